@@ -119,8 +119,12 @@ impl Events {
 
     fn queue(&self, at: Timestamp, of: Option<Arc<Whose>>, kind: EventKind, step: bool) {
         let mut next = lock(&self.next);
-        let event = Arc::new(Event { seq: *next, at, of, kind });
-        *next = next.saturating_add(1);
+        let seq = *next;
+        *next = seq.saturating_add(1);
+        if self.queues.is_empty() {
+            return;
+        }
+        let event = Arc::new(Event { seq, at, of, kind });
         for (level, queue) in &self.queues {
             if level.takes(&event, step) {
                 queue.push(&event);

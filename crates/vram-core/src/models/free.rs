@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
+use vram_seal::parallel::map_each;
 
 use crate::error::VramError;
 use crate::models::ModelHandle;
@@ -23,14 +24,13 @@ pub fn free_model(
 ) -> Result<Vec<FreedReceipt>, VramError> {
     let wait = Wait::within(timeout);
     loop {
-        let mut named = Vec::new();
-        for shard in model.shards() {
-            match core.resolve(shard) {
-                Ok(entry) => named.push((shard, entry)),
-                Err(VramError::ShardFreed { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let named =
+            map_each(core.threads, model.shards().collect(), |shard| match core.resolve(shard) {
+                Ok(entry) => Ok(Some((shard, entry))),
+                Err(VramError::ShardFreed { .. }) => Ok(None),
+                Err(error) => Err(error),
+            })?;
+        let named = named.into_iter().flatten().collect();
         match exclusive_among(core, named, wait, |entries| free_all(core, entries)) {
             // Another call freed a shard while this call waited; that can happen once to each
             // shard.

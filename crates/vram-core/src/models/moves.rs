@@ -74,7 +74,7 @@ pub fn migrate_model(
         if shards > 0 {
             telling::tell(core, entries, EventKind::ModelMoved { to: target.index, shards, bytes });
         }
-        Ok(entries.iter().map(|entry| core.handle(entry)).collect())
+        Ok(core.handles_of(entries))
     })
 }
 

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_files::CancelToken;
+use vram_seal::parallel::map_each;
 
 use crate::error::VramError;
 use crate::models::ModelHandle;
@@ -70,9 +71,10 @@ pub(crate) fn exclusive_all<T>(
     wait: Wait,
     work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
 ) -> Result<T, VramError> {
-    let named: Result<Vec<_>, VramError> =
-        model.shards().map(|shard| Ok((shard, core.resolve(shard)?))).collect();
-    exclusive_among(core, named?, wait, work)
+    let named = map_each(core.threads, model.shards().collect(), |shard| {
+        Ok::<_, VramError>((shard, core.resolve(shard)?))
+    })?;
+    exclusive_among(core, named, wait, work)
 }
 
 /// Like [`exclusive_all`](Self::exclusive_all), on shards that were found already.

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_events::EventKind;
+use vram_seal::parallel::map_each;
 use vram_seal::{AlteredSegments, Checked};
 use vram_space::Space;
 
@@ -91,10 +92,13 @@ pub(crate) fn settle_all(core: &Core, copies: Vec<(&Entry, Arrived)>) -> Result<
         let (shard, to, bytes) = (entry.id.clone(), state.gpu_index(), entry.plaintext_len);
         told.tell(now.wall, EventKind::Moved { shard, from: *from, to, bytes });
     });
-    let before = moved?;
-    for ((entry, ..), old) in entries.iter().zip(before) {
+    // Wiping what they leave takes as long as writing it.
+    let returned = map_each(core.threads, moved?, |old| {
+        Ok::<_, VramError>(old.and_then(|space| space.give_back().err()))
+    })?;
+    for ((entry, ..), failed) in entries.iter().zip(returned) {
         // The shard has moved; an error while its old space is returned does not change that.
-        if let Some(Err((bytes, error))) = old.map(Space::give_back) {
+        if let Some((bytes, error)) = failed {
             tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
         }
     }

@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use vram_events::EventKind;
+use vram_seal::parallel::map_each;
 use vram_space::Space;
 
 use crate::error::VramError;
@@ -96,12 +97,11 @@ pub(crate) fn arrive_all(
         }
     });
     arrived?;
-    let woken = stated.into_iter().map(|stated| {
-        let (id, gpu, bytes) = (&stated.shard_id, stated.gpu_index, stated.plaintext_len);
+    for one in &stated {
+        let (id, gpu, bytes) = (&one.shard_id, one.gpu_index, one.plaintext_len);
         tracing::info!(shard = %id, gpu, bytes, "woken");
-        core.marker.handle(stated)
-    });
-    Ok(woken.collect())
+    }
+    map_each(core.threads, stated, |stated| Ok(core.marker.handle(stated)))
 }
 
 /// Makes one shard resident, as [`arrive_all`].

@@ -4,6 +4,7 @@ pub(crate) mod steady;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use core::convert::Infallible;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use vram_alloc::ByteLen;
 use vram_events::{Events, OnEviction, SinkCounts, SinkThreads, Sinks};
 use vram_id::{Clock, IdSource, ShardId};
-use vram_seal::parallel::Threads;
+use vram_seal::parallel::{Threads, map_each};
 use vram_seal::{KeyRing, SealParams, TicketKey};
 use vram_space::{Gpu, Tenants};
 
@@ -250,6 +251,14 @@ impl Core {
     pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
         let stated = entry.state().stated(entry);
         self.marker.handle(stated)
+    }
+
+    /// Fresh handles of many entries, in their order.
+    pub(crate) fn handles_of(&self, entries: &[Arc<Entry>]) -> Vec<SealedShard> {
+        let done = map_each(self.threads, entries.iter().collect(), |entry| {
+            Ok::<_, Infallible>(self.handle(entry))
+        });
+        done.unwrap_or_else(|never| match never {})
     }
 
     /// The entry that a handle names, if the handle is valid.

@@ -102,8 +102,8 @@ pub(crate) fn publish(core: &Core, ready: Ready) -> Result<SealedShard, VramErro
 /// As [`publish`]; none is resident then.
 pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedShard>, VramError> {
     let at = core.events.now();
-    let handles: Vec<_> = ready.iter().map(|one| core.handle(&one.entry)).collect();
     let entries: Vec<_> = ready.iter().map(|one| Arc::clone(&one.entry)).collect();
+    let handles = core.handles_of(&entries);
     let mut model = entries.last().and_then(|last| whole_model(last, entries.len()));
     let coming = ready.into_iter().zip(&entries).map(|(mut one, entry)| {
         one.space.keep();

@@ -27,11 +27,10 @@ pub(crate) struct Census {
     pub(crate) models: Models,
 }
 
-/// What is counted of one resident shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is counted of one resident shard, besides whose it is, which never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) gpu: u32,
-    pub(crate) holder: HeldBy,
     pub(crate) bytes: ByteLen,
     /// The time from which the age of its last check counts; `None` in quarantine.
     pub(crate) unverified_since: Option<Duration>,
@@ -114,16 +113,45 @@ impl Holding {
 
 impl Here {
     fn sum(&mut self, holder: &HeldBy, change: impl FnOnce(&mut Sum)) {
-        let mut sum = self.holders.remove(holder).unwrap_or_default();
-        self.largest.remove(&(Reverse(sum.bytes), holder.clone()));
-        let others = self.total.less(sum);
+        let before = self.holders.get(holder).copied().unwrap_or_default();
+        let mut sum = before;
         change(&mut sum);
-        self.total = others.plus(sum);
-        if sum.shard_count > 0 {
-            self.largest.insert((Reverse(sum.bytes), holder.clone()));
+        self.total = self.total.less(before).plus(sum);
+        let ranks = |sum: Sum| (sum.shard_count > 0).then_some(Reverse(sum.bytes));
+        if ranks(before) != ranks(sum) {
+            let mut ranked = (Reverse(before.bytes), holder.clone());
+            self.largest.remove(&ranked);
+            if sum.shard_count > 0 {
+                ranked.0 = Reverse(sum.bytes);
+                self.largest.insert(ranked);
+            }
         }
-        if sum != Sum::default() {
+        if sum == Sum::default() {
+            self.holders.remove(holder);
+        } else if let Some(known) = self.holders.get_mut(holder) {
+            *known = sum;
+        } else {
             self.holders.insert(holder.clone(), sum);
+        }
+    }
+
+    /// The change of a shard that lay here and lies here still: most often it was found sound.
+    fn stays(&mut self, shard: &ShardId, holder: &HeldBy, before: Row, after: Row) {
+        if before.unverified_since != after.unverified_since {
+            let mut aged = (Duration::ZERO, shard.clone());
+            if let Some(since) = before.unverified_since {
+                aged.0 = since;
+                self.ages.remove(holder, &aged);
+            }
+            if let Some(since) = after.unverified_since {
+                aged.0 = since;
+                self.ages.add(holder, aged);
+            }
+        }
+        if before.bytes != after.bytes {
+            self.sum(holder, |sum| {
+                sum.bytes = sum.bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
+            });
         }
     }
 }
@@ -138,10 +166,21 @@ impl Census {
         usize::try_from(gpu).ok().and_then(|gpu| self.gpus.get()?.get(gpu))
     }
 
-    /// Counts a shard as `after` says, and no longer as `before` said.
-    pub(crate) fn change(&self, shard: &ShardId, before: Option<&Row>, after: Option<&Row>) {
+    /// Counts a shard of this holder as `after` says, and no longer as `before` said.
+    pub(crate) fn change(
+        &self,
+        (shard, holder): (&ShardId, &HeldBy),
+        before: Option<Row>,
+        after: Option<Row>,
+    ) {
         if before == after {
             return;
+        }
+        if let (Some(before), Some(after)) = (before, after)
+            && before.gpu == after.gpu
+            && let Some(here) = self.here(after.gpu)
+        {
+            return lock(here).stays(shard, holder, before, after);
         }
         if let Some(row) = before
             && let Some(here) = self.here(row.gpu)
@@ -149,9 +188,9 @@ impl Census {
             let mut here = lock(here);
             here.shards.remove(shard);
             if let Some(since) = row.unverified_since {
-                here.ages.remove(&row.holder, &(since, shard.clone()));
+                here.ages.remove(holder, &(since, shard.clone()));
             }
-            here.sum(&row.holder, |sum| {
+            here.sum(holder, |sum| {
                 sum.bytes = sum.bytes.saturating_sub(row.bytes);
                 sum.shard_count = sum.shard_count.saturating_sub(1);
             });
@@ -162,9 +201,9 @@ impl Census {
             let mut here = lock(here);
             here.shards.insert(shard.clone());
             if let Some(since) = row.unverified_since {
-                here.ages.add(&row.holder, (since, shard.clone()));
+                here.ages.add(holder, (since, shard.clone()));
             }
-            here.sum(&row.holder, |sum| {
+            here.sum(holder, |sum| {
                 sum.bytes = sum.bytes.saturating_add(row.bytes);
                 sum.shard_count = sum.shard_count.saturating_add(1);
             });
@@ -278,10 +317,13 @@ mod tests {
 
     use super::*;
 
-    fn row(gpu: u32, model_id: &str, bytes: u64, since: Option<u64>) -> Row {
-        let holder = HeldBy { owner: None, model_id: model_id.into() };
+    fn holder(model_id: &str) -> HeldBy {
+        HeldBy { owner: None, model_id: model_id.into() }
+    }
+
+    fn row(gpu: u32, bytes: u64, since: Option<u64>) -> Row {
         let unverified_since = since.map(Duration::from_secs);
-        Row { gpu, holder, bytes: ByteLen::new(bytes), unverified_since }
+        Row { gpu, bytes: ByteLen::new(bytes), unverified_since }
     }
 
     #[test]
@@ -289,9 +331,13 @@ mod tests {
         let census = Census::default();
         census.begin(2);
         let ids: Vec<_> = (0..3).map(|_| IdSource::Process.next(&SystemClock)).collect();
-        let rows = [row(0, "a", 512, Some(3)), row(0, "b", 256, Some(1)), row(1, "b", 1024, None)];
-        for (id, row) in ids.iter().zip(&rows) {
-            census.change(id, None, Some(row));
+        let holders = ["a", "b", "b"].map(holder);
+        let rows = [row(0, 512, Some(3)), row(0, 256, Some(1)), row(1, 1024, None)];
+        let change = |at: usize, before, after| {
+            census.change((&ids[at], &holders[at]), before, after);
+        };
+        for (at, row) in rows.iter().enumerate() {
+            change(at, None, Some(*row));
         }
         assert_eq!(census.counts(0), (2, 0));
         assert_eq!(census.counts(1), (1, 1), "what has no age is in quarantine");
@@ -303,19 +349,29 @@ mod tests {
         assert_eq!(names(&[0], 1).collect::<Vec<_>>(), [("a".to_owned(), 512)]);
         assert_eq!(names(&[0, 1], 1).collect::<Vec<_>>(), [("b".to_owned(), 1280)]);
 
-        let moved = row(1, "a", 512, Some(9));
-        census.change(&ids[0], Some(&rows[0]), Some(&moved));
+        let sound = row(0, 300, Some(8));
+        change(1, Some(rows[1]), Some(sound));
+        assert_eq!(census.oldest(0).unwrap(), (Duration::from_secs(3), ids[0].clone()));
+        assert_eq!(names(&[0], 2).map(|(_, bytes)| bytes).collect::<Vec<_>>(), [512, 300]);
+        let altered = row(0, 300, None);
+        change(1, Some(sound), Some(altered));
+        assert_eq!(census.counts(0), (2, 1), "in quarantine");
+        change(1, Some(altered), Some(rows[1]));
+        assert_eq!((census.counts(0), census.oldest(0).unwrap().1), ((2, 0), ids[1].clone()));
+
+        let moved = row(1, 512, Some(9));
+        change(0, Some(rows[0]), Some(moved));
         assert_eq!((census.shards(0), census.shards(1).len()), (vec![ids[1].clone()], 2));
         let leased = crate::shard::Leased::default();
         let lease = CountedLease { leased, shard: ids[0].clone(), of: None };
-        census.leased(1, &moved.holder, lease.clone(), true);
+        census.leased(1, &holders[0], lease.clone(), true);
         assert_eq!(census.leases(), (1, Some(lease.clone())));
-        census.change(&ids[0], Some(&moved), None);
+        change(0, Some(moved), None);
         assert_eq!(census.largest(&[1], 9).len(), 1, "a lease alone is no shard");
-        census.lease_ended(1, &moved.holder, &lease, true);
+        census.lease_ended(1, &holders[0], &lease, true);
         assert_eq!(census.leases(), (0, None));
-        census.change(&ids[1], Some(&rows[1]), None);
-        census.change(&ids[2], Some(&rows[2]), None);
+        change(1, Some(rows[1]), None);
+        change(2, Some(rows[2]), None);
         for here in census.gpus.get().unwrap() {
             let here = lock(here);
             assert!(here.shards.is_empty() && here.holders.is_empty());

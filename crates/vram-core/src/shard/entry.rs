@@ -266,11 +266,10 @@ impl State {
     fn recount(&mut self, entry: &Entry) {
         let row = self.space().map(|space| Row {
             gpu: space.gpu().index,
-            holder: entry.holder.clone(),
             bytes: space.footprint(),
             unverified_since: self.quarantine.is_none().then(|| self.ages.unverified_since()),
         });
-        entry.told.census.change(&entry.id, self.counted_as.as_ref(), row.as_ref());
+        entry.told.census.change((&entry.id, &entry.holder), self.counted_as, row);
         self.counted_as = row;
         let lies = match self.place {
             Place::Resident(_) => Some(Lies::OnGpu),

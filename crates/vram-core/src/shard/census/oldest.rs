@@ -21,7 +21,10 @@ impl<T> Default for Oldest<T> {
 
 impl<T: Ord + Clone> Oldest<T> {
     pub(crate) fn add(&mut self, holder: &HeldBy, item: T) {
-        let of = self.of.entry(holder.clone()).or_default();
+        if !self.of.contains_key(holder) {
+            self.of.insert(holder.clone(), BTreeSet::new());
+        }
+        let Some(of) = self.of.get_mut(holder) else { return };
         let first = of.first();
         if first.is_none_or(|first| item < *first) {
             if let Some(first) = first {
@@ -39,11 +42,11 @@ impl<T: Ord + Clone> Oldest<T> {
         if of.remove(item) {
             self.count = self.count.saturating_sub(1);
         }
-        let next = of.first().cloned();
-        if self.firsts.remove(item).is_some()
-            && let Some(next) = &next
+        let next = of.first();
+        if let Some(holder) = self.firsts.remove(item)
+            && let Some(next) = next
         {
-            self.firsts.insert(next.clone(), holder.clone());
+            self.firsts.insert(next.clone(), holder);
         }
         if next.is_none() {
             self.of.remove(holder);
