@@ -20,7 +20,7 @@ use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::lent::SegmentKey;
 use crate::segment::table::{Entry, SegmentTags};
-use crate::wipe::scrub_stack;
+use crate::wipe::{scrub_stack, scrub_stack_of_hash};
 
 /// Limits on what a record may state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +125,7 @@ impl OpenedRecord {
             return Err(SealError::WrongLength { what: "the segment table", expected, found });
         }
         let mac = self.schedule.table_mac(tags.as_bytes());
+        scrub_stack_of_hash();
         if mac != blake3::Hash::from_bytes(*self.fields.table_mac()) {
             return Err(SealError::TableMismatch);
         }
@@ -260,17 +261,15 @@ impl Opener {
     pub fn check_hash(&self, segment: u64, hash: &SegmentHash) -> Result<(), SealError> {
         let entry = self.entry(segment)?;
         let trailer = trailer(self.layout(), segment);
-        let sound = match entry {
-            Entry::Authenticated { code } => {
-                self.schedule.attestation(hash, &trailer) == blake3::Hash::from_bytes(code)
-            }
-            Entry::Segment { siv, .. } => {
-                self.schedule.segment_siv(hash, &trailer) == blake3::Hash::from_bytes(siv)
-            }
+        let (found, code) = match entry {
+            Entry::Authenticated { code } => (self.schedule.attestation(hash, &trailer), code),
+            Entry::Segment { siv, .. } => (self.schedule.segment_siv(hash, &trailer), siv),
             Entry::Shard { .. } => {
                 return Err(SealError::NotInThisScope { call: "checking the hash of one segment" });
             }
         };
+        scrub_stack_of_hash();
+        let sound = found == blake3::Hash::from_bytes(code);
         if sound { Ok(()) } else { Err(SealError::SegmentMismatch { segment }) }
     }
 

@@ -12,6 +12,11 @@ pub(crate) fn scrub_stack() {
     zeroize::zeroize_stack::<8192>();
 }
 
+/// As [`scrub_stack`], after one short keyed hash.
+pub(crate) fn scrub_stack_of_hash() {
+    zeroize::zeroize_stack::<4096>();
+}
+
 /// Host memory for bytes that are worked on. It is overwritten when dropped, also during unwinding, and
 /// begins where copies are fast ([`host`]).
 ///

@@ -8,6 +8,7 @@ use crate::key::derived::DerivedKeys;
 use crate::key::mac::MacKey;
 use crate::record::layout::SegmentLayout;
 use crate::segment::chain::SegmentHash;
+use crate::wipe::scrub_stack_of_hash;
 
 /// Up to this many bytes are hashed at once. A hasher takes 2 KiB, which are cleared, moved and wiped:
 /// several times the cost of hashing the longest message about a segment, 96 bytes.
@@ -72,17 +73,21 @@ impl Schedule {
 
     /// The synthetic IV of a whole shard, from its content digest.
     pub(crate) fn shard_siv(&self, digest: &[u8; 32]) -> blake3::Hash {
-        keyed(&self.keys.siv, &[&self.ctx, digest])
+        let siv = keyed(&self.keys.siv, &[&self.ctx, digest]);
+        scrub_stack_of_hash();
+        siv
     }
 
-    /// The synthetic IV of one segment, from its plaintext hash.
+    /// The synthetic IV of one segment, from its plaintext hash. The caller overwrites the stack.
     pub(crate) fn segment_siv(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
         keyed(&self.keys.siv, &[&self.ctx, hash.as_bytes(), trailer])
     }
 
     /// The table entry for one segment of an authenticated shard.
     pub(crate) fn attestation(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
-        keyed(&self.keys.attest, &[&self.ctx, hash.as_bytes(), trailer])
+        let code = keyed(&self.keys.attest, &[&self.ctx, hash.as_bytes(), trailer]);
+        scrub_stack_of_hash();
+        code
     }
 
     /// The key that encrypts this one segment.
@@ -90,10 +95,11 @@ impl Schedule {
         let mut key = keyed(&self.keys.segment, &[&self.ctx, siv, trailer]);
         let bytes = Zeroizing::new(*key.as_bytes());
         key.zeroize();
+        scrub_stack_of_hash();
         bytes
     }
 
-    /// The code over the whole segment table.
+    /// The code over the whole segment table. The caller overwrites the stack.
     pub(crate) fn table_mac(&self, table: &[u8]) -> blake3::Hash {
         keyed(&self.keys.table, &[&self.ctx, table])
     }
