@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vram_alloc::{ByteLen, host};
+use vram_alloc::host;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::digest::ContentDigest;
@@ -10,10 +10,11 @@ use crate::error::SealError;
 use crate::key::master::SealKey;
 use crate::key::ring::KeyRing;
 use crate::key::schedule::{Schedule, trailer};
+use crate::limits::OpenLimits;
 use crate::record::expected::Expected;
 use crate::record::fields::RecordFields;
 use crate::record::header::SealRecord;
-use crate::record::layout::{PLAINTEXT_LEN_MAX, SegmentLayout};
+use crate::record::layout::SegmentLayout;
 use crate::record::params::{Mode, SivScope};
 use crate::record::protection::Protection;
 use crate::segment::aead::{Slot, nonce};
@@ -21,20 +22,6 @@ use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::lent::SegmentKey;
 use crate::segment::table::{Entry, SegmentTags};
 use crate::wipe::{scrub_stack, scrub_stack_of_hash};
-
-/// Limits on what a record may state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenLimits {
-    /// The longest content that is accepted.
-    pub max_len: ByteLen,
-}
-
-impl Default for OpenLimits {
-    /// The format's maximum: 2^48 bytes.
-    fn default() -> Self {
-        Self { max_len: PLAINTEXT_LEN_MAX }
-    }
-}
 
 /// Opens a record: checks that it was made with `key`, matches `expected`, and is within `limits`.
 /// Allocates nothing whose length depends on the record.
@@ -92,13 +79,14 @@ fn open_with(
         return Err(SealError::TooLong { len, max: limits.max_len });
     }
     let schedule = Schedule::new(key.derived(), record.bound());
-    Ok(OpenedRecord { fields, schedule })
+    Ok(OpenedRecord { fields, schedule, mac: record.mac() })
 }
 
 /// A genuine and expected record whose table was not checked yet.
 pub struct OpenedRecord {
     fields: RecordFields,
     schedule: Schedule,
+    mac: [u8; 32],
 }
 
 impl OpenedRecord {
@@ -129,7 +117,7 @@ impl OpenedRecord {
         if mac != blake3::Hash::from_bytes(*self.fields.table_mac()) {
             return Err(SealError::TableMismatch);
         }
-        Ok(Opener { fields: self.fields, schedule: self.schedule, tags })
+        Ok(Opener { fields: self.fields, schedule: self.schedule, mac: self.mac, tags })
     }
 }
 
@@ -145,7 +133,9 @@ impl fmt::Debug for OpenedRecord {
 pub struct Opener {
     fields: RecordFields,
     schedule: Schedule,
-    tags: SegmentTags,
+    /// The code over the record.
+    mac: [u8; 32],
+    pub(crate) tags: SegmentTags,
 }
 
 impl Opener {
@@ -167,9 +157,22 @@ impl Opener {
     pub(crate) const fn of_sealed(
         fields: RecordFields,
         schedule: Schedule,
+        mac: [u8; 32],
         tags: SegmentTags,
     ) -> Self {
-        Self { fields, schedule, tags }
+        Self { fields, schedule, mac, tags }
+    }
+
+    /// The record. It is put together of its fields: each bit of a record has one allowed meaning.
+    #[must_use]
+    pub fn record(&self) -> SealRecord {
+        self.fields.with_mac(&self.mac)
+    }
+
+    /// The code over the record.
+    #[must_use]
+    pub const fn record_mac(&self) -> [u8; 32] {
+        self.mac
     }
 
     /// The shard's division into segments.
@@ -194,10 +197,6 @@ impl Opener {
     #[must_use]
     pub const fn tags(&self) -> &SegmentTags {
         &self.tags
-    }
-
-    pub(crate) fn into_tags(self) -> SegmentTags {
-        self.tags
     }
 
     /// Opens one segment in place: ciphertext becomes plaintext. In mode Authenticated the buffer

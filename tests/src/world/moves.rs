@@ -66,7 +66,7 @@ impl World {
             shard.host_len(),
             host_len(&known)
         );
-        ensure!(*shard.sealed_data() == known.handle.sealed_data, "the record changed");
+        ensure!(shard.sealed_data() == known.handle.sealed_data, "the record changed");
         self.parked.push(Parked { shard, known, renewed: false });
         Ok(())
     }

@@ -71,7 +71,7 @@ pub(crate) fn export_entry(
     let view = entry.view()?;
     let watch = options.watch.begin(entry.plaintext_len)?;
     let plan = plan_export(core, entry, &view, options.plaintext)?;
-    let head = image::head(&plan.seal.record, plan.seal.opener.tags())?;
+    let head = image::head(&plan.seal.record(), plan.seal.opener.tags())?;
     sink.write_all(&head).map_err(sink_failed)?;
     drop(head);
     export_data(core, entry, &view, &plan, sink, &watch).map_err(|error| altered(entry, error))?;
@@ -80,7 +80,7 @@ pub(crate) fn export_entry(
     let fields = plan.seal.opener.fields().clone();
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
     // The digest of the bytes in the image: they were compared with it.
-    let (record, digest) = (plan.seal.record.clone(), plan.seal.digest);
+    let (record, digest) = (plan.seal.record(), plan.seal.digest);
     Ok(ImageReport::new(record, fields, digest, image_len))
 }
 

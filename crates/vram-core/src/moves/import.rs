@@ -142,12 +142,12 @@ fn land(
     let arming = read_back.arming(space.gpu(), &layout, proven.opener.protection())?;
     let hashes = write_image(&proven, image, &space, arming.as_ref(), watch)?;
     let digest = proven.opener.check_digest(&hashes)?;
-    let Proven { record, opener, key_use, .. } = proven;
+    let Proven { opener, key_use, .. } = proven;
     let prints = Prints::default();
     if let Some(arming) = arming {
         prints.keep_all(arming);
     }
-    let seal = Arc::new(Seal { record, opener, params, digest, prints, key_use });
+    let seal = Arc::new(Seal { opener, params, digest, prints, key_use });
     let view = View::of(&mut space, seal)?;
     let began = Moment::now(&*core.clock);
     let verified = view.read_back(read_back)?.map(|by| Check { began, by });
@@ -207,7 +207,7 @@ fn prove(
         // The code of no metadata is known under every key.
         match open_record_in(&keys, &record, &expected.metadata(&[]), limits) {
             Ok(_) => Metadata::default(),
-            Err(_) => Metadata::Coded(opened.fields().metadata_code()),
+            Err(_) => Metadata::Coded(Box::new(opened.fields().metadata_code())),
         }
     });
     let key_use = core.key_uses.take(opened.fields().key_id());

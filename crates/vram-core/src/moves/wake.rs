@@ -71,7 +71,7 @@ pub(crate) fn copy_into(
 pub(crate) fn arrive_all(
     core: &Core,
     shards: Vec<(&Entry, Arrived)>,
-    backups: &mut [Option<Backup>],
+    backups: &mut [Option<Box<Backup>>],
     mut model: Option<EventKind>,
 ) -> Result<Vec<SealedShard>, VramError> {
     let now = Moment::now(&*core.clock);
@@ -109,7 +109,7 @@ pub(crate) fn arrive(
     core: &Core,
     entry: &Entry,
     arrived: Arrived,
-    backup: &mut Option<Backup>,
+    backup: &mut Option<Box<Backup>>,
 ) -> Result<SealedShard, VramError> {
     let woken = arrive_all(core, vec![(entry, arrived)], core::slice::from_mut(backup), None)?;
     woken.into_iter().next().ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })

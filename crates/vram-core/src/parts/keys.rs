@@ -30,8 +30,8 @@ pub(crate) fn made_seal(
     key_use: KeyUse,
 ) -> Result<Seal, VramError> {
     drop(ring(core)?);
-    let Opened { record, opener, digest, .. } = opened;
-    Ok(Seal { record, opener, params, digest, prints: Prints::default(), key_use })
+    let Opened { opener, digest, .. } = opened;
+    Ok(Seal { opener, params, digest, prints: Prints::default(), key_use })
 }
 
 /// Opens a record that was just made or read, and counts it as a use of its key.
@@ -48,7 +48,7 @@ pub(crate) fn open_seal(
     let key_use = core.key_uses.take(opened.fields().key_id());
     drop(keys);
     let prints = Prints::default();
-    Ok(Seal { record, opener: opened.with_table(tags)?, params, digest, prints, key_use })
+    Ok(Seal { opener: opened.with_table(tags)?, params, digest, prints, key_use })
 }
 
 /// Counts one more use of a key that is in the ring.

@@ -50,7 +50,7 @@ pub fn ticket(
         gpu_index: gpu.index,
         plaintext_len: entry.plaintext_len,
         protection: seal.protection(),
-        record_mac: seal.record.mac(),
+        record_mac: seal.opener.record_mac(),
         digest: options.wants_digest().then_some(seal.digest),
         key_id: seal.key_id(),
         generation,

@@ -85,9 +85,9 @@ pub(crate) fn bring(
 pub(crate) enum Brought {
     /// On a GPU; with the backup that it came from, which becomes the shard's in the moment in which
     /// it is resident: right after it, another call may seal it anew, which ends its copies.
-    There(Arrived, Option<Backup>),
+    There(Arrived, Option<Box<Backup>>),
     /// In host memory: no GPU accepted it.
-    Left(Backup, VramError),
+    Left(Box<Backup>, VramError),
 }
 
 /// The GPUs on which a shard may be restored, in this order.
@@ -107,7 +107,7 @@ pub(crate) fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<G
 fn bring_backup(
     core: &Core,
     entry: &Arc<Entry>,
-    backup: Backup,
+    backup: Box<Backup>,
     targets: &[Arc<Gpu>],
 ) -> Result<Brought, VramError> {
     let copy = HostCopy { entry: Arc::clone(entry), backup };
@@ -182,14 +182,14 @@ fn as_it_was(
     lost: &Arc<Seal>,
 ) -> Result<Arrived, VramError> {
     let Landed { seal, mut space, verified } = landed;
-    if seal.record == lost.record {
+    if seal.record() == lost.record() {
         return Ok(Arrived { space, verified });
     }
     // An Authenticated shard was encrypted for the image: seal it anew as it was.
     let view = View::of(&mut space, seal)?;
     let anew = Anew { params: lost.params, key: lost.key_id() };
     let (seal, written) = reseal::write(core, entry, &view, anew)?;
-    if seal.record != lost.record {
+    if seal.record() != lost.record() {
         return Err(vram_seal::SealError::DigestMismatch.into());
     }
     Ok(written.arrived(space))

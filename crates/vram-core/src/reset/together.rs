@@ -36,7 +36,7 @@ pub(crate) struct Set {
 struct There {
     entry: Arc<Entry>,
     arrived: Arrived,
-    backup: Option<Backup>,
+    backup: Option<Box<Backup>>,
 }
 
 /// A reset that restores shards.

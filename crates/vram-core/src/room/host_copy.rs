@@ -56,7 +56,8 @@ pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, Vra
         _ => encrypt_out(core, entry, &view, &mut bytes).map(Arc::new),
     };
     let seal = seal.map_err(|error| altered(entry, error))?;
-    let backup = Backup { bytes, seal, resident: view.seal, at: core.clock.now(), charge };
+    let backup =
+        Box::new(Backup { bytes, seal, resident: view.seal, at: core.clock.now(), charge });
     Ok(HostCopy { entry: Arc::clone(entry), backup })
 }
 

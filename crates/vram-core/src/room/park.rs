@@ -48,7 +48,7 @@ fn leave_as(
     core: &Core,
     entry: &Arc<Entry>,
     evicted_for: Option<&Arc<EvictedFor>>,
-    take: impl FnOnce(&mut State) -> Option<Backup>,
+    take: impl FnOnce(&mut State) -> Option<Box<Backup>>,
 ) -> Result<Option<ParkedShard>, VramError> {
     let at = core.events.now();
     let number = core.registry.parked.next_number();

@@ -186,7 +186,8 @@ impl Entry {
             return Err(VramError::StaleHandle { shard: self.id.clone() });
         }
         // Every byte is looked at, whatever the first that differs.
-        let bytes = handle.sealed_data.iter().zip(state.seal.record.iter());
+        let record = state.seal.record();
+        let bytes = handle.sealed_data.iter().zip(record.iter());
         let differing = black_box(bytes.fold(0, |bits, (a, b)| bits | (a ^ b)));
         if differing == 0 {
             Ok(())
@@ -328,7 +329,7 @@ impl State {
         Stated {
             shard_id: entry.id.clone(),
             gpu_index: self.gpu_index(),
-            sealed_data: self.seal.record.clone(),
+            sealed_data: self.seal.record(),
             model_id: Arc::clone(&entry.sealed_as.model_id),
             plaintext_len: entry.plaintext_len.get(),
             protection: self.seal.protection(),

@@ -235,13 +235,17 @@ impl Gate {
         ExclusivePass { inside: Inside::new(self, Use::Exclusive) }
     }
 
-    /// Joins the queue, and waits until this ticket is first and `open` returns true.
+    /// Joins the queue, and waits until this ticket is first and `open` returns true; where nobody
+    /// waits and it is true, at once.
     fn queued<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         deadline: Deadline,
         open: impl Fn(&State) -> bool,
     ) -> Result<MutexGuard<'a, State>, Refusal> {
+        if state.queue.is_empty() && open(&state) {
+            return Ok(state);
+        }
         let ticket = state.draw();
         while !open(&state) || state.queue.front() != Some(&ticket) {
             state = wait_until(&self.changed, state, deadline).map_err(|mut state| {

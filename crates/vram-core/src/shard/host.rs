@@ -16,8 +16,8 @@ use crate::shard::Seal;
 /// discards them.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
-    pub(crate) backup: Option<Backup>,
-    /// Not in place, since few shards have one.
+    /// Not in place, since few shards have one; nor has the other.
+    pub(crate) backup: Option<Box<Backup>>,
     pub(crate) exported: Option<Arc<Exported>>,
 }
 

@@ -32,7 +32,7 @@ pub struct ParkedShard {
 /// A shard in host memory: a [`Backup`], which does not refer to its entry, and that entry.
 pub(crate) struct HostCopy {
     pub(crate) entry: Arc<Entry>,
-    pub(crate) backup: Backup,
+    pub(crate) backup: Box<Backup>,
 }
 
 /// Keeps a parked shard in the registry; when it is dropped, the shard is removed. It does not keep
@@ -131,8 +131,8 @@ impl ParkedShard {
 
     /// The seal record of the shard while it is resident.
     #[must_use]
-    pub fn sealed_data(&self) -> &SealRecord {
-        &self.copy.backup.resident.record
+    pub fn sealed_data(&self) -> SealRecord {
+        self.copy.backup.resident.record()
     }
 
     /// The request that the shard was evicted for; `None` if the program parked it.

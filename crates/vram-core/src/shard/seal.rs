@@ -51,8 +51,7 @@ impl KeyUses {
 /// One seal of a shard. It never changes; it is only replaced.
 #[derive(Debug)]
 pub(crate) struct Seal {
-    pub(crate) record: SealRecord,
-    /// Record and table, authenticated once when the shard became resident.
+    /// Of record and table, made with the shard or authenticated once when it became resident.
     pub(crate) opener: Opener,
     pub(crate) params: SealParams,
     pub(crate) digest: ContentDigest,
@@ -64,6 +63,10 @@ pub(crate) struct Seal {
 impl Seal {
     pub(crate) const fn protection(&self) -> Protection {
         self.params.protection()
+    }
+
+    pub(crate) fn record(&self) -> SealRecord {
+        self.opener.record()
     }
 
     pub(crate) const fn key_id(&self) -> KeyId {
@@ -111,7 +114,7 @@ impl SealedAs {
             .revision(self.revision);
         Ok(match &self.metadata {
             Metadata::Known(bytes) => context.metadata(bytes),
-            Metadata::Coded(code) => context.metadata_code(*code),
+            Metadata::Coded(code) => context.metadata_code(**code),
         })
     }
 }
@@ -148,7 +151,7 @@ pub(crate) enum Metadata {
     Known(Arc<[u8]>),
     /// Its code in an image that was imported by a caller who did not give the description. It
     /// serves to seal the shard anew under the same key.
-    Coded(MetadataCode),
+    Coded(Box<MetadataCode>),
 }
 
 impl Metadata {
@@ -166,7 +169,7 @@ impl Metadata {
     pub(crate) fn expect<'a>(&'a self, expected: Expected<'a>) -> Expected<'a> {
         match self {
             Self::Known(bytes) => expected.metadata(bytes),
-            Self::Coded(code) => expected.metadata_code(*code),
+            Self::Coded(code) => expected.metadata_code(**code),
         }
     }
 }

@@ -87,6 +87,6 @@ impl View {
 const SAMPLED: u64 = 4;
 
 fn seed_of(seal: &Seal) -> u64 {
-    let mac = seal.record.mac();
+    let mac = seal.opener.record_mac();
     mac.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -186,12 +186,15 @@ impl RecordFields {
 
     /// The finished record, with its code under `key`.
     pub(crate) fn to_record(&self, key: &MacKey) -> SealRecord {
+        let blank = self.with_mac(&[0; 32]);
+        self.with_mac(&key.sign(blank.as_bytes().get(..MACED_LEN).unwrap_or_default()))
+    }
+
+    /// The finished record, whose code is `mac`.
+    pub(crate) fn with_mac(&self, mac: &[u8; 32]) -> SealRecord {
         let mut bytes = [0; SealRecord::LEN];
-        write_all(&mut bytes, &[&self.bound(), &self.siv, &self.table_mac]);
-        let mac = key.sign(bytes.get(..MACED_LEN).unwrap_or_default());
-        if let Some(end) = bytes.last_chunk_mut() {
-            *end = mac;
-        }
+        let parts: [&[u8]; 5] = [&self.bound(), &self.siv, &self.table_mac, &[0; 32], mac];
+        write_all(&mut bytes, &parts);
         SealRecord::from_bytes(bytes)
     }
 }

@@ -139,7 +139,7 @@ impl SegmentCollector {
     /// [`SealError::Incomplete`] if segments are missing.
     pub fn finish(self) -> Result<Sealed, SealError> {
         let Opened { record, opener, digest } = self.finish_open()?;
-        Ok(Sealed { record, tags: opener.into_tags(), digest })
+        Ok(Sealed { record, tags: opener.tags, digest })
     }
 
     /// As [`finish`](Self::finish), with what opens the shard: the record and the table come from this

@@ -324,7 +324,8 @@ impl Sealer {
         let Self { mut fields, schedule, .. } = self;
         fields.set_table_mac(*schedule.table_mac(tags.as_bytes()).as_bytes());
         let record = fields.to_record(schedule.header_mac());
-        (record, Opener::of_sealed(fields, schedule, tags))
+        let mac = record.mac();
+        (record, Opener::of_sealed(fields, schedule, mac, tags))
     }
 }
 

@@ -12,10 +12,55 @@ use crate::segment::aead::TAG_LEN;
 /// The table of one shard: 16, 48 or 32 bytes a segment, in the order of the segments.
 ///
 /// It contains no secret. The record authenticates it as a whole.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct SegmentTags {
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
+
+/// The longest entry, in bytes.
+const ENTRY_LEN_MAX: usize = 48;
+
+/// The bytes of a table. Most shards of a model have one segment, whose entry needs no memory of its
+/// own.
+#[derive(Clone)]
+enum Bytes {
+    /// The first `len` bytes.
+    One {
+        entry: [u8; ENTRY_LEN_MAX],
+        len: u8,
+    },
+    Many(Box<[u8]>),
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        let mut entry = [0; ENTRY_LEN_MAX];
+        match (entry.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(target), Ok(len)) => {
+                target.copy_from_slice(&bytes);
+                Self::One { entry, len }
+            }
+            _ => Self::Many(bytes.into()),
+        }
+    }
+}
+
+impl Bytes {
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        match self {
+            Self::One { entry, len } => entry.get_mut(..usize::from(*len)).unwrap_or_default(),
+            Self::Many(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for SegmentTags {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for SegmentTags {}
 
 impl SegmentTags {
     /// Wraps the bytes of a table. Opening checks them against the record.
@@ -26,7 +71,7 @@ impl SegmentTags {
     pub fn from_bytes(fields: &RecordFields, bytes: Vec<u8>) -> Result<Self, SealError> {
         let (expected, found) = (fields.table_len().get(), ByteLen::from_usize(bytes.len()).get());
         if expected == found {
-            Ok(Self { bytes })
+            Ok(Self { bytes: bytes.into() })
         } else {
             Err(SealError::WrongLength { what: "the segment table", expected, found })
         }
@@ -35,28 +80,36 @@ impl SegmentTags {
     /// The table's bytes, as in a sealed image.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        match &self.bytes {
+            Bytes::One { entry, len } => entry.get(..usize::from(*len)).unwrap_or_default(),
+            Bytes::Many(bytes) => bytes,
+        }
     }
 
     /// The table's length.
     #[must_use]
     pub fn len_bytes(&self) -> ByteLen {
-        ByteLen::from_usize(self.bytes.len())
+        ByteLen::from_usize(self.as_bytes().len())
     }
 
     /// A table of zeros for a seal in progress.
     pub(crate) fn blank(fields: &RecordFields) -> Result<Self, SealError> {
         let refused = || SealError::HostMemory { wanted: fields.table_len() };
         let len = fields.table_len().to_usize().ok_or_else(refused)?;
+        if len <= ENTRY_LEN_MAX
+            && let Ok(len) = u8::try_from(len)
+        {
+            return Ok(Self { bytes: Bytes::One { entry: [0; ENTRY_LEN_MAX], len } });
+        }
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| refused())?;
         bytes.resize(len, 0);
-        Ok(Self { bytes })
+        Ok(Self { bytes: Bytes::Many(bytes.into()) })
     }
 
     pub(crate) fn set(&mut self, mode: Mode, segment: u64, entry: &Entry) {
         if let Some(range) = entry_range(mode, segment)
-            && let Some(target) = self.bytes.get_mut(range)
+            && let Some(target) = self.bytes.as_mut_slice().get_mut(range)
         {
             let mut target = target;
             for part in entry.parts() {
@@ -68,7 +121,7 @@ impl SegmentTags {
     }
 
     pub(crate) fn get(&self, mode: Mode, segment: u64) -> Option<Entry> {
-        let bytes = self.bytes.get(entry_range(mode, segment)?)?;
+        let bytes = self.as_bytes().get(entry_range(mode, segment)?)?;
         Some(match mode {
             Mode::Authenticated => Entry::Authenticated { code: bytes.try_into().ok()? },
             Mode::Encrypted { scope: SivScope::Shard, .. } => {
@@ -84,7 +137,7 @@ impl SegmentTags {
 
 impl fmt::Debug for SegmentTags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SegmentTags({} bytes)", self.bytes.len())
+        write!(f, "SegmentTags({} bytes)", self.as_bytes().len())
     }
 }
 

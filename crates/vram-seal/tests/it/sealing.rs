@@ -130,6 +130,8 @@ fn what_a_seal_ends_with_opens_its_shard_as_what_is_opened_from_its_record_does(
             let read = Opener::open(&key(7), &opened.record, tags, &expected).unwrap();
             assert!(read.fields() == opened.opener.fields());
             for opener in [&read, &opened.opener] {
+                assert!(opener.record() == opened.record);
+                assert_eq!(opener.record_mac(), opened.record.mac());
                 assert_eq!(
                     verify_content(opener, Threads::ONE, &pieces).unwrap(),
                     opened.digest,

@@ -54,6 +54,7 @@ pub fn ticket_model(
     };
     let plain = |look: &(Look, bool)| look.0.seal.protection() == Protection::Authenticated;
     let first = entries.first();
+    let records: Vec<_> = looks.iter().map(|(look, _)| look.seal.record()).collect();
     let statement = ModelStatement {
         nonce,
         manager: core.marker.manager().into_bytes(),
@@ -67,9 +68,7 @@ pub fn ticket_model(
             .iter()
             .fold(ByteLen::ZERO, |sum, entry| sum.saturating_add(entry.plaintext_len)),
         authenticated: count(&plain),
-        root: model_root(
-            entries.iter().zip(&looks).map(|(entry, (look, _))| (&entry.id, &look.seal.record)),
-        ),
+        root: model_root(entries.iter().zip(&records).map(|(entry, record)| (&entry.id, record))),
         quarantined: count(&|(_, quarantined)| *quarantined),
         // The least of them; none if one was never verified.
         last_verified: looks.iter().map(|(look, _)| look.last_verified).min().flatten(),

@@ -17,9 +17,9 @@ use crate::error::VramError;
 use crate::sync::{Mutex, into_inner, lock};
 
 /// The fingerprints of one seal. They belong to the bytes, not to the place: a copy that arrived
-/// has the same.
+/// has the same. A shard that no look has begun on has none, and they take no memory.
 #[derive(Default)]
-pub(crate) struct Prints(Mutex<Known>);
+pub(crate) struct Prints(Mutex<Option<Box<Known>>>);
 
 #[derive(Default)]
 struct Known {
@@ -117,7 +117,7 @@ fn fresh(layout: &SegmentLayout, pass: u64) -> Result<Set, VramError> {
 impl Prints {
     /// Whether all bytes have a fingerprint.
     pub(crate) fn are_kept(&self) -> bool {
-        lock(&self.0).kept.is_some()
+        lock(&self.0).as_ref().is_some_and(|known| known.kept.is_some())
     }
 
     /// What a look at these segments needs.
@@ -128,6 +128,7 @@ impl Prints {
     pub(crate) fn turn(&self, layout: &SegmentLayout, run: &Range<u64>) -> Result<Turn, VramError> {
         let (kept, coming, pass) = {
             let mut known = lock(&self.0);
+            let known = known.get_or_insert_default();
             // Taken out: of several looks at once, one continues the pass.
             let goes_on = known.coming.take_if(|coming| coming.next == run.start);
             let coming = goes_on.filter(|_| run.start > 0);
@@ -165,6 +166,7 @@ impl Prints {
         coming.values.extend_from_slice(values);
         coming.next = run.end;
         let mut known = lock(&self.0);
+        let known = known.get_or_insert_default();
         if run.end < layout.count() {
             known.coming = Some(coming);
         } else if coming.values.len() == all
@@ -178,7 +180,7 @@ impl Prints {
     /// Keeps fingerprints of all bytes, computed while they were sealed.
     pub(crate) fn keep_all(&self, arming: Arming) {
         if let Some(set) = arming.into_set() {
-            lock(&self.0).kept = Some(Arc::new(set));
+            lock(&self.0).get_or_insert_default().kept = Some(Arc::new(set));
         }
     }
 }

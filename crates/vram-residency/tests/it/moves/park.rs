@@ -36,7 +36,7 @@ fn a_parked_shard_wakes_with_its_bytes_its_id_and_its_record() {
             assert_eq!(rig.used(0), 0);
             assert_eq!(rig.manager.shards(), []);
             assert_eq!(parked.shard_id(), &shard.shard_id);
-            assert_eq!(parked.sealed_data(), &shard.sealed_data);
+            assert_eq!(parked.sealed_data(), shard.sealed_data);
             assert_eq!(rig.manager.park_capacity().used, parked.host_len());
             if len >= 32 {
                 assert!(!rig.region(0).windows(32).any(|part| part == &bytes[..32]), "P18");
