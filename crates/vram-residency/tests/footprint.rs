@@ -21,8 +21,8 @@ use vram_residency::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// The aim, in bytes.
-const MOST: usize = 9024;
+/// What is reached, in bytes, with some room. The aim is 1024.
+const MOST: usize = 1700;
 const LEN: usize = 64;
 /// What a block of the allocator takes besides its length.
 const BLOCK: usize = 16;

@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use std::sync::Mutex;
 
 use vram_seal::Threads;
-use vram_seal::parallel::for_each_segment;
+use vram_seal::parallel::{for_each_segment, map_each};
 
 const COUNTS: [usize; 5] = [0, 1, 2, 3, 16];
 
@@ -167,4 +167,19 @@ fn inside_a_loop_on_several_threads_a_loop_runs_where_it_is() {
     };
     assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
     assert_eq!(Threads::exactly(8).for_jobs(8), 8);
+}
+
+#[test]
+fn results_of_many_items_stand_in_their_order_and_the_first_failure_is_returned() {
+    for threads in COUNTS {
+        let threads = Threads::exactly(threads);
+        for count in [0, 1, 511, 512, 513, 5000_u64] {
+            let items = || (0..count).collect::<Vec<_>>();
+            let doubled = map_each(threads, items(), |item| Ok::<_, ()>(item * 2));
+            assert_eq!(doubled, Ok(items().into_iter().map(|item| item * 2).collect()));
+            let failed =
+                map_each(threads, items(), |item| if item < 400 { Ok(()) } else { Err(item) });
+            assert_eq!(failed.err(), (count > 400).then_some(400));
+        }
+    }
 }
