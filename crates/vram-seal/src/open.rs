@@ -21,7 +21,7 @@ use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::lent::SegmentKey;
 use crate::segment::table::{Entry, SegmentTags};
-use crate::wipe::{scrub_stack, scrub_stack_of_hash};
+use crate::wipe::scrub_stack_of_hash;
 
 /// Opens a record: checks that it was made with `key`, matches `expected`, and is within `limits`.
 /// Allocates nothing whose length depends on the record.
@@ -72,7 +72,7 @@ fn open_with(
     record.check_mac(&key.derived().header_mac)?;
     let fields = record.parse_fields()?;
     let as_expected = expected.check(key, &fields);
-    scrub_stack();
+    scrub_stack_of_hash();
     as_expected?;
     let len = fields.plaintext_len();
     if len > limits.max_len {
@@ -310,6 +310,7 @@ impl Opener {
             Entry::Shard { tag } => (*self.fields.siv(), tag),
         };
         let key = self.schedule.segment_key(&siv, &trailer(self.layout(), segment));
+        scrub_stack_of_hash();
         let last = self.layout().is_last(segment);
         Ok(Some((SegmentKey::new(&key, segment, last), tag)))
     }

@@ -12,7 +12,7 @@ pub(crate) fn scrub_stack() {
     zeroize::zeroize_stack::<8192>();
 }
 
-/// As [`scrub_stack`], after one short keyed hash.
+/// As [`scrub_stack`], after short keyed hashes or a code of HMAC, which use less of it.
 pub(crate) fn scrub_stack_of_hash() {
     zeroize::zeroize_stack::<4096>();
 }

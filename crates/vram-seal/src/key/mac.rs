@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use ring::hmac;
 
-use crate::wipe::scrub_stack;
+use crate::wipe::{scrub_stack, scrub_stack_of_hash};
 
 /// A key of HMAC-SHA256, prepared once for many codes: as secret as the 32 bytes that it was made of.
 ///
@@ -25,14 +25,14 @@ impl MacKey {
         for (target, source) in signature.iter_mut().zip(code.as_ref()) {
             *target = *source;
         }
-        scrub_stack();
+        scrub_stack_of_hash();
         signature
     }
 
     /// Constant in time over the signature's content.
     pub(crate) fn verify(&self, statement: &[u8], signature: &[u8; 32]) -> bool {
         let sound = hmac::verify(&self.0, statement, signature).is_ok();
-        scrub_stack();
+        scrub_stack_of_hash();
         sound
     }
 }

@@ -90,12 +90,11 @@ impl Schedule {
         code
     }
 
-    /// The key that encrypts this one segment.
+    /// The key that encrypts this one segment. The caller overwrites the stack.
     pub(crate) fn segment_key(&self, siv: &[u8; 32], trailer: &[u8; 32]) -> Zeroizing<[u8; 32]> {
         let mut key = keyed(&self.keys.segment, &[&self.ctx, siv, trailer]);
         let bytes = Zeroizing::new(*key.as_bytes());
         key.zeroize();
-        scrub_stack_of_hash();
         bytes
     }
 

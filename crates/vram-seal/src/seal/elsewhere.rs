@@ -9,6 +9,7 @@ use crate::seal::sealer::{SealedSegment, Sealer};
 use crate::segment::chain::SegmentHash;
 use crate::segment::lent::SegmentKey;
 use crate::segment::table::Entry;
+use crate::wipe::scrub_stack_of_hash;
 
 /// A segment that is sealed elsewhere: its hash is known, its tag is not.
 ///
@@ -42,6 +43,7 @@ impl Sealer {
         let last = self.layout().is_last(segment);
         let key = |siv: &[u8; 32]| {
             let key = self.schedule.segment_key(siv, &trailer);
+            scrub_stack_of_hash();
             Some(SegmentKey::new(&key, segment, last))
         };
         let (entry, key) = match self.fields.mode() {

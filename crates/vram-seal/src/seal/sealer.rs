@@ -21,7 +21,7 @@ use crate::record::protection::Protection;
 use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::table::{Entry, SegmentTags};
-use crate::wipe::scrub_stack;
+use crate::wipe::scrub_stack_of_hash;
 
 /// Seals the segments of one shard, in any order and from any number of threads.
 ///
@@ -181,7 +181,7 @@ impl Sealer<Fresh> {
     ) -> Result<Self, SealError> {
         let fields = RecordFields::new(key, context, params, plaintext_len)?;
         let schedule = Schedule::new(key.derived(), &fields.bound());
-        scrub_stack();
+        scrub_stack_of_hash();
         Ok(Self { fields, schedule, id: SealId::next(), stage: Fresh(()) })
     }
 
