@@ -3,7 +3,6 @@
 //! A block of the allocator counts with its length and 16 bytes, which glibc takes at most to find it
 //! again and to round its length up.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
 #![expect(clippy::print_stderr, reason = "a measurement prints")]
 

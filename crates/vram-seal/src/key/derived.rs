@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::key::derive::{Purpose, derive};
 use crate::key::mac::MacKey;
-use crate::key::schedule::code;
 use crate::key::secret::Secret;
 use crate::wipe::scrub_stack;
 
@@ -26,7 +25,7 @@ impl DerivedKeys {
     pub(crate) fn of(master: &[u8; 32]) -> Arc<Self> {
         let key = |purpose| derive(master, purpose);
         let metadata = key(Purpose::Metadata);
-        let no_metadata = code(&metadata, &[]);
+        let no_metadata = blake3::keyed_hash(&metadata, &[]);
         scrub_stack();
         Arc::new(Self {
             header_mac: MacKey::new(&key(Purpose::HeaderMac)),
