@@ -38,8 +38,9 @@ pub use vram_core::error::{
 };
 #[doc(inline)]
 pub use vram_core::models::{
-    AdmitRequest, CallOptions, ModelHandle, ModelPiece, ModelSource, ModelVerdict, ParkedModel,
-    ParkedPiece, PlanReservation, ReservePlanRequest, WakeModelError, WakeModelRequest,
+    AdmitRequest, CallOptions, ModelHandle, ModelImport, ModelPiece, ModelSource, ModelVerdict,
+    ParkedModel, ParkedPiece, PieceSource, PlanReservation, ReservePlanRequest, WakeModelError,
+    WakeModelRequest,
 };
 #[doc(inline)]
 pub use vram_core::moves::{

@@ -11,6 +11,8 @@
 //!
 //! After any failure, all placements, slots and device bytes are returned, wiped.
 
+pub mod images;
+
 use core::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -82,8 +84,7 @@ pub(crate) fn admit_placed(
 ) -> Result<Leased, VramError> {
     check_holder(request.holder.as_ref())?;
     let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
-    let number = core.admissions.fetch_add(1, Ordering::Relaxed);
-    let model = Arc::new(Admitted::new(number, plan.clone()));
+    let model = numbered(core, plan);
     request.admitted = Some(Arc::clone(&model));
     let placed = place(&request)?;
     let job = Job { core, source, watch: &watch, failed_at: request.failed_at };
@@ -97,13 +98,30 @@ pub(crate) fn admit_placed(
     let holder = request.holder.as_ref();
     let early = ready.iter().filter(|_| request.leased).map(|one| one.early_lease(core, holder));
     let early = early.collect::<Result<Vec<_>, _>>()?;
+    let handle = arrive(core, &request, &model, ready)?;
+    let leases = early.into_iter().filter_map(|lease| lease.begin(core)).collect();
+    Ok((handle, leases))
+}
+
+/// A model that is being admitted.
+fn numbered(core: &Core, plan: &ModelPlan) -> Arc<Admitted> {
+    let number = core.admissions.fetch_add(1, Ordering::Relaxed);
+    Arc::new(Admitted::new(number, plan.clone()))
+}
+
+/// Makes all shards of a model resident, in one moment.
+fn arrive(
+    core: &Core,
+    request: &AdmitRequest<'_>,
+    model: &Arc<Admitted>,
+    ready: Vec<Ready>,
+) -> Result<ModelHandle, VramError> {
     let _arriving = model.begin();
     let shards = entry::publish_all(core, ready)?;
-    let leases = early.into_iter().filter_map(|lease| lease.begin(core)).collect();
-    let pieces = plan.pieces().iter().zip(shards);
+    let pieces = model.plan.pieces().iter().zip(shards);
     let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.clone(), shard }).collect();
     let model_id = Arc::clone(&request.common.sealed_as.model_id);
-    Ok((ModelHandle { model_id, pieces }, leases))
+    Ok(ModelHandle { model_id, pieces })
 }
 
 /// Takes room for every piece, in the order of the plan.
@@ -207,7 +225,7 @@ impl Job<'_, '_> {
     fn seal(&self, index: usize, (piece, placed): (&Piece, Placed)) -> Result<Ready, VramError> {
         self.watch.go_on()?;
         let Placed { request, space, counted } = placed;
-        let source = PieceSource { model: self.source, piece };
+        let source = PieceSource::new(self.source, piece);
         let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
         let sealed =
             stream::seal_feed(self.core, &request, (space, counted), &feed, None, self.watch);

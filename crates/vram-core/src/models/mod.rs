@@ -13,8 +13,8 @@ pub mod telling;
 pub mod together;
 
 pub(crate) use self::admit::Placed;
-pub(crate) use self::model::PieceSource;
-pub use self::model::{ModelHandle, ModelPiece, ModelSource};
+pub use self::admit::images::ModelImport;
+pub use self::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
 pub use self::moves::ModelVerdict;
 pub use self::parked::{WakeModelError, WakeModelRequest};
 pub use self::request::AdmitRequest;

@@ -1,5 +1,6 @@
 //! A model as many shards: the source of its pieces, and the shards that they became.
 
+use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Piece};
@@ -69,11 +70,25 @@ impl ModelSource for FileSource {
     }
 }
 
-/// One piece of a plan, as a source of its own.
+/// One piece of a plan, as a source of its own: what repairs the piece's shard.
 #[derive(Clone, Copy)]
-pub(crate) struct PieceSource<'m> {
-    pub(crate) model: &'m dyn ModelSource,
-    pub(crate) piece: &'m Piece,
+pub struct PieceSource<'m> {
+    model: &'m dyn ModelSource,
+    piece: &'m Piece,
+}
+
+impl<'m> PieceSource<'m> {
+    /// The bytes of `piece` in the files of `model`.
+    #[must_use]
+    pub const fn new(model: &'m dyn ModelSource, piece: &'m Piece) -> Self {
+        Self { model, piece }
+    }
+}
+
+impl fmt::Debug for PieceSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PieceSource").field("piece", self.piece).finish_non_exhaustive()
+    }
 }
 
 impl Source for PieceSource<'_> {

@@ -16,18 +16,22 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use vram_alloc::ByteLen;
 use vram_files::{FileState, Watch, WatchOptions, regular_file};
 use vram_seal::parallel::{Threads, for_each_segment};
-use vram_seal::{Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in};
+use vram_seal::{
+    Hashes, ImageLayout, OpenLimits, Protection, SealRecord, SegmentTags, open_record_in,
+};
 use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::moves::arrival::{cut_short, read_part, read_some};
 use crate::moves::{Arrival, ImportRequest, Proven};
 use crate::parts::{Core, keys};
+use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place};
 use crate::shard::seal::prints::{Arming, Prints};
-use crate::shard::{Check, Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
+use crate::shard::{Check, Counted, Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
 use crate::sync::Mutex;
 use crate::transfer::read::scratch;
 use crate::transfer::{ReadBack, Windows};
@@ -55,6 +59,9 @@ fn in_file(path: &Path, error: VramError) -> VramError {
         other => other.in_file(path),
     }
 }
+
+/// A place for one shard, and its slot in the count of shards.
+pub(crate) type Place = (Space, Counted);
 
 /// An image that lies in device memory, verified there. Dropping it returns everything.
 pub(crate) struct Landed {
@@ -92,12 +99,7 @@ fn import_whole(
     let len = proven.opener.fields().plaintext_len();
     let watch = core::mem::take(&mut request.watch).begin(len)?;
 
-    // Values that the request does not require are those of the image.
-    let mut wanted = request.request;
-    let fields = proven.opener.fields();
-    wanted.sealed_as.metadata = proven.metadata.clone();
-    wanted.sealed_as.shard_index = fields.shard_index();
-    wanted.sealed_as.revision = fields.revision();
+    let wanted = as_in_image(request.request, &proven);
     let (space, counted) = place::place(core, &wanted, len)?;
     let landed = land(core, &wanted, proven, image, space, &watch)?;
     if request.expected_digest != Some(landed.seal.digest) {
@@ -109,15 +111,60 @@ fn import_whole(
         let (model_id, found) = (&wanted.sealed_as.model_id, landed.seal.digest);
         return Err(VramError::another_content(model_id, expected, found));
     }
-    let Landed { seal, space, verified } = landed;
-    let id = core.ids.next(&*core.clock);
-    let mut ready = entry::entry(core, id, &wanted, seal, space, counted, verified);
-    if let Some(to) = request.convert_to {
-        ready = ready.in_protection(core, to)?;
-    }
+    let ready = ready(core, &wanted, landed, counted, request.convert_to)?;
     // Called before the shard is resident: a callback that panics must not leave a shard behind.
     watch.finish();
     entry::publish(core, ready)
+}
+
+/// Verifies the image of one piece of a model, in the placement that `place` gives. The shard is not
+/// resident yet.
+pub(crate) fn import_piece(
+    core: &Core,
+    request: ImportRequest<'_>,
+    image: &mut (dyn Read + Send),
+    len: ByteLen,
+    place: impl FnOnce() -> Result<Place, VramError>,
+    watch: &Watch<'_>,
+) -> Result<Ready, VramError> {
+    let proven = prove(core, &request, image)?;
+    let found = proven.opener.fields().plaintext_len();
+    if found != len {
+        let model_id = &request.request.sealed_as.model_id;
+        return Err(VramError::config(format!(
+            "an image of model {model_id} has {found} bytes of content, and its plan says {len}"
+        )));
+    }
+    let (space, counted) = place()?;
+    let wanted = as_in_image(request.request, &proven);
+    let landed = land(core, &wanted, proven, image, space, watch)?;
+    ready(core, &wanted, landed, counted, request.convert_to)
+}
+
+/// The request with the values of the image where it does not require others.
+fn as_in_image(mut wanted: SealRequest, proven: &Proven) -> SealRequest {
+    let fields = proven.opener.fields();
+    wanted.sealed_as.metadata = proven.metadata.clone();
+    wanted.sealed_as.shard_index = fields.shard_index();
+    wanted.sealed_as.revision = fields.revision();
+    wanted
+}
+
+/// The shard of an image that was verified in device memory; not resident yet.
+fn ready(
+    core: &Core,
+    wanted: &SealRequest,
+    landed: Landed,
+    counted: Counted,
+    convert_to: Option<Protection>,
+) -> Result<Ready, VramError> {
+    let Landed { seal, space, verified } = landed;
+    let id = core.ids.next(&*core.clock);
+    let ready = entry::entry(core, id, wanted, seal, space, counted, verified);
+    match convert_to {
+        Some(to) => ready.in_protection(core, to),
+        None => Ok(ready),
+    }
 }
 
 /// Writes an image to the space that was taken for it, and verifies it there.

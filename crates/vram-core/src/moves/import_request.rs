@@ -66,6 +66,21 @@ impl<'a> ImportRequest<'a> {
         }
     }
 
+    /// A request for the image of one piece of a model, of this protection.
+    pub(crate) fn of_piece(request: SealRequest, sealed: Protection) -> Self {
+        let sealed_as = &request.sealed_as;
+        Self {
+            metadata: None,
+            shard_index: Some(sealed_as.shard_index),
+            revision: Some(sealed_as.revision),
+            protection: Some(sealed),
+            convert_to: Some(request.protection),
+            expected_digest: None,
+            watch: WatchOptions::default(),
+            request,
+        }
+    }
+
     setters! {
         /// Sets the context with which the image must have been sealed. Default: none.
         fn context(context: &[u8]) => request.sealed_as.context = context.into();

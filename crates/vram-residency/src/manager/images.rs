@@ -3,11 +3,14 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
+use vram_alloc::ModelPlan;
 use vram_core::error::VramError;
+use vram_core::models::{AdmitRequest, ModelImport, admit};
 use vram_core::moves::{ExportOptions, ImportRequest, export, import, import_request};
 use vram_core::parts::call::Call;
 use vram_core::shard::SealedShard;
 use vram_files::ImageReport;
+use vram_seal::Protection;
 
 use crate::manager::VramManager;
 
@@ -141,5 +144,57 @@ impl VramManager {
         let gpu = Some(import_request::gpu_of(&request));
         let work = || import::import_from(&self.core, request, image.as_ref());
         self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
+    }
+
+    /// Begins to import a whole model from sealed images, such as those of a store. The call places
+    /// every piece of the plan before any image is read; nothing is resident before
+    /// [`ModelImport::finish`], and dropping the import returns all memory that it took.
+    ///
+    /// Of the request, model, context and revision must be those of the images, and the protection is
+    /// what the shards become; suite and segment size are those of the images.
+    ///
+    /// # Arguments
+    ///
+    /// * `plan`: one piece for each image; the number of its file is the image's shard number.
+    /// * `sealed`: the protection of the images.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`] if a piece finds no room on any GPU of the request;
+    /// [`VramError::Cancelled`]; [`VramError::LimitExceeded`]. Nothing is taken then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{
+    ///     AdmitRequest, ByteLen, GpuChoice, ModelPlan, Piece, Protection, SealRequest, VramManager,
+    /// };
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let mut images = Vec::new();
+    /// for (index, bytes) in [(0, b"first"), (1, b"other")] {
+    ///     let shard = manager.seal(SealRequest::new("tiny", 0).shard_index(index), bytes)?;
+    ///     images.push(Vec::new());
+    ///     manager.export(&shard, images.last_mut().expect("just pushed"))?;
+    /// }
+    ///
+    /// let piece = |file: u32| Piece::new(format!("shard {file}"), file, 0, ByteLen::new(5));
+    /// let plan = ModelPlan::new([piece(0), piece(1)])?;
+    /// let request = AdmitRequest::new("tiny", GpuChoice::MostRoomFirst);
+    /// let mut import = manager.import_model(request, &plan, Protection::Encrypted)?;
+    /// for image in &images {
+    ///     import.import(image.as_slice())?;
+    /// }
+    /// let model = import.finish()?;
+    /// assert_eq!(manager.unseal_model(&model.pieces[1].shard)?, b"other");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn import_model<'a>(
+        &'a self,
+        request: AdmitRequest<'a>,
+        plan: &ModelPlan,
+        sealed: Protection,
+    ) -> Result<ModelImport<'a>, VramError> {
+        admit::images::begin(&self.core, request, plan, sealed)
     }
 }

@@ -19,6 +19,8 @@ macro_rules! there {
 fn every_public_name_is_there() {
     let types = there![
         AdmitRequest<'_>,
+        ModelImport<'_>,
+        PieceSource<'_>,
         AlteredSegments,
         Checked,
         Compute,

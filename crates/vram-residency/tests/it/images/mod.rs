@@ -6,6 +6,7 @@ mod outputs;
 mod refused;
 mod round_trip;
 mod vectors;
+mod whole_models;
 
 use std::fs;
 use std::path::PathBuf;
