@@ -24,6 +24,7 @@ pub use manifest::{
 pub use naming::id::{ImageId, ManifestId, ParseIdError};
 pub use naming::layout::{image_key, manifest_key, model_folder, parts_key};
 pub use naming::parts::{PART_LEN, Parts};
+pub use naming::revision::{ParseRevisionError, Revision};
 pub use options::{StoreEvent, StoreOptions};
 pub use pull::{Cache, LoadError, Pull};
 pub use push::{Push, Pushed};

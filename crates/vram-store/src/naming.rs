@@ -3,3 +3,4 @@
 pub(crate) mod id;
 pub(crate) mod layout;
 pub(crate) mod parts;
+pub(crate) mod revision;

@@ -2,16 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use vram_alloc::ByteLen;
 use vram_files::{Inputs, Overwrite, WholeFile, folder};
+use vram_seal::KeyRing;
 
 use crate::error::StoreError;
+use crate::manifest::{Trusted, Wanted};
 use crate::naming::id::ImageId;
-use crate::naming::layout::{IMAGES, Named, image_key, parse};
+use crate::naming::layout::{IMAGES, Named, image_key, manifest_key, parse};
+use crate::options::StoreOptions;
 use crate::store::Store;
+
+/// The most manifests of one model that a cache keeps.
+const MANIFESTS_MAX: usize = 16;
 
 /// A bounded folder of images, laid out as a store. What is in it is verified whenever it is used, and
 /// removed if it is wrong. The images that were not used for the longest time go first.
@@ -120,6 +127,43 @@ impl Cache {
         WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default()).ok()
     }
 
+    /// Finds a pinned manifest that was kept here, and proves it as one of any other store. Without a pin
+    /// the answer is always an error: what is newest, the store alone decides.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::manifest`].
+    pub fn manifest(
+        &self,
+        wanted: &Wanted<'_>,
+        keys: &KeyRing,
+        options: &StoreOptions<'_>,
+    ) -> Result<Trusted, StoreError> {
+        if wanted.pin.is_none() {
+            return Err(StoreError::config("a manifest in a cache is found by its pin alone"));
+        }
+        self.store.manifest(wanted, keys, options)
+    }
+
+    /// Keeps a manifest beside the images, so that its model can be loaded while the store cannot be
+    /// reached. Of each model the last 16 are kept. A failure costs a later load its speed alone.
+    pub fn keep_manifest(&self, manifest: &Trusted) {
+        let stated = manifest.manifest();
+        let key = manifest_key(&stated.model, stated.revision, manifest.id());
+        let path = self.folder.join(key);
+        let keep = || -> io::Result<()> {
+            let models = path.parent().unwrap_or(&self.folder);
+            fs::create_dir_all(models)?;
+            let mut file = WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default())?;
+            file.write_all(&stated.to_bytes())?;
+            file.publish()?;
+            forget_oldest(models, MANIFESTS_MAX)
+        };
+        if let Err(error) = keep() {
+            tracing::warn!("a manifest was not kept in the cache: {error}");
+        }
+    }
+
     fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         let folders = fs::read_dir(self.folder.join(IMAGES)).into_iter().flatten();
@@ -138,6 +182,23 @@ impl Cache {
         }
         entries
     }
+}
+
+/// Removes all but the last manifests of a folder.
+fn forget_oldest(folder: &Path, keep: usize) -> io::Result<()> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        // Files that are being written have other names.
+        if path.extension().is_some_and(|it| it == "manifest") {
+            found.push((fs::metadata(&path)?.modified()?, path));
+        }
+    }
+    found.sort();
+    for (_, path) in found.iter().rev().skip(keep) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 use std::fs;
 
 use vram_alloc::ByteLen;
-use vram_store::{Cache, ImageId, Pull, StoreError, StoreEvent, image_key};
+use vram_store::{
+    Cache, ImageId, ManifestId, Pull, Push, StoreError, StoreEvent, StoreOptions, Wanted,
+    image_key, manifest_key,
+};
 
 use crate::liar::{Liar, Lie};
-use crate::support::{World, content, load, noting};
+use crate::support::{MODEL, World, content, load, noting, push};
 
 const LEN: usize = 20_000;
 
@@ -158,4 +161,41 @@ fn an_interrupted_pull_goes_on_from_what_is_proven() {
             "{proven} of {first_wrong}"
         );
     }
+}
+
+/// A manifest that is kept is found by its pin alone, believed no more than that of a store, and one of few.
+#[test]
+fn a_cache_gives_the_manifest_that_is_pinned_and_no_other() {
+    let world = World::new();
+    let cache = cache(&world, 1 << 20);
+    let file = world.file("one", 100);
+    let mut kept = Vec::new();
+    for revision in 1..=20 {
+        let push = Push { revision, ..push(&world.key, vec![file.clone()]) };
+        drop(world.store.push(&push, &StoreOptions::new()).unwrap());
+        let manifest = world.manifest(revision);
+        cache.keep_manifest(&manifest);
+        kept.push(*manifest.id());
+    }
+    let find = |revision: u64, pin: Option<&ManifestId>| {
+        let wanted = Wanted { model: MODEL, revision, pin };
+        cache.manifest(&wanted, &world.keys, &StoreOptions::new())
+    };
+    assert_eq!(*find(20, Some(&kept[19])).unwrap().id(), kept[19]);
+    assert!(find(20, Some(&kept[19])).unwrap().is_pinned());
+    assert!(matches!(find(20, None), Err(StoreError::Config { .. })));
+    assert!(matches!(find(20, Some(&kept[18])), Err(StoreError::NotFound { .. })));
+    let there = (1..=20).filter(|revision| {
+        let pin = &kept[usize::try_from(*revision).unwrap() - 1];
+        find(*revision, Some(pin)).is_ok()
+    });
+    assert_eq!(there.count(), 16, "the last ones");
+
+    let path = world.folder.path().join("cache").join(manifest_key(MODEL, 20, &kept[19]));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[10] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(find(20, Some(&kept[19])), Err(StoreError::Manifest { .. })));
+    cache.keep_manifest(&world.manifest(20));
+    find(20, Some(&kept[19])).unwrap();
 }
