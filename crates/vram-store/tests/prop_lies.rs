@@ -20,6 +20,8 @@ extern crate vram_testkit;
 mod liar;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/through.rs"]
+mod through;
 
 use proptest::prelude::*;
 use vram_seal::{SealParams, SegmentSize};

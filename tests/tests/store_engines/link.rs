@@ -1,31 +1,31 @@
 //! A link of a bounded bandwidth before a store: every byte that is read waits for its turn.
 
-use core::fmt;
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
 use vram_store::object_store::path::Path;
-use vram_store::object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use vram_store::object_store::{GetOptions, GetResult, GetResultPayload, ObjectStore, Result};
 
-/// A store behind a link.
+use crate::through::{Before, Through};
+
+/// A link that all reads pass.
 #[derive(Debug)]
 pub(crate) struct Link {
-    inner: Arc<dyn ObjectStore>,
     bytes_per_second: u64,
     /// When the last byte that was promised has passed.
     free_at: Arc<Mutex<Instant>>,
 }
 
 impl Link {
-    pub(crate) fn before(inner: &Arc<dyn ObjectStore>, bytes_per_second: u64) -> Self {
+    /// A store behind a link.
+    pub(crate) fn before(
+        inner: &Arc<dyn ObjectStore>,
+        bytes_per_second: u64,
+    ) -> Arc<dyn ObjectStore> {
         let free_at = Arc::new(Mutex::new(Instant::now()));
-        Self { inner: Arc::clone(inner), bytes_per_second, free_at }
+        Through::of(Arc::clone(inner), Self { bytes_per_second, free_at })
     }
 }
 
@@ -37,16 +37,15 @@ fn passes(free_at: &Mutex<Instant>, bytes_per_second: u64, len: usize) -> Instan
     *free_at
 }
 
-impl fmt::Display for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("link")
-    }
-}
-
 #[async_trait::async_trait]
-impl ObjectStore for Link {
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let mut answer = self.inner.get_opts(location, options).await?;
+impl Before for Link {
+    async fn read(
+        &self,
+        inner: &dyn ObjectStore,
+        location: &Path,
+        options: GetOptions,
+    ) -> Result<GetResult> {
+        let mut answer = inner.get_opts(location, options).await?;
         if let GetResultPayload::Stream(stream) = answer.payload {
             let (free_at, rate) = (Arc::clone(&self.free_at), self.bytes_per_second);
             let slow = stream.then(move |piece| {
@@ -60,36 +59,5 @@ impl ObjectStore for Link {
             answer.payload = GetResultPayload::Stream(slow.boxed());
         }
         Ok(answer)
-    }
-
-    async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(at, bytes, how).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        how: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, how).await
-    }
-
-    fn delete_stream(
-        &self,
-        which: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(which)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, how).await
     }
 }

@@ -17,3 +17,5 @@ mod link;
 mod model;
 mod s3;
 mod speed;
+#[path = "../../../crates/vram-store/tests/it/through.rs"]
+mod through;

@@ -150,7 +150,7 @@ fn where_the_network_is_the_limit(
     bytes_per_second: u64,
 ) {
     let shard = &manifest.shards()[0];
-    let link: Arc<dyn ObjectStore> = Arc::new(Link::before(objects, bytes_per_second));
+    let link = Link::before(objects, bytes_per_second);
     let (key, runtime) = (Path::from(image_key(&shard.image)), runtime());
     let store = Store::over("link", Arc::clone(&link));
     let device = manager(shard.plaintext_len);

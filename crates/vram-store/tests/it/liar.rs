@@ -1,20 +1,19 @@
 //! A source that lies: a store whose answers are altered on their way.
 
-use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream;
 use vram_store::Store;
 use vram_store::object_store::path::Path;
 use vram_store::object_store::{
-    CopyOptions, Error, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result,
+    Error, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, Result,
 };
+
+use crate::through::{Before, Through};
 
 /// What a source does to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,17 +44,16 @@ pub(crate) enum Lie {
     Denied,
 }
 
-/// A store that lies about images alone.
+/// What lies about images alone.
+#[derive(Debug)]
 pub(crate) struct Liar {
-    inner: Arc<dyn ObjectStore>,
     lie: Lie,
     asked: AtomicU64,
 }
 
 impl Liar {
     pub(crate) fn store(name: &str, inner: &Arc<impl ObjectStore>, lie: Lie) -> Store {
-        let inner: Arc<dyn ObjectStore> = inner.clone();
-        Store::over(name, Arc::new(Self { inner, lie, asked: AtomicU64::new(0) }))
+        Store::over(name, Through::of(inner.clone(), Self { lie, asked: AtomicU64::new(0) }))
     }
 
     fn altered(&self, mut bytes: Vec<u8>) -> Vec<u8> {
@@ -80,27 +78,20 @@ impl Liar {
     }
 }
 
-impl fmt::Display for Liar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("liar")
-    }
-}
-
-impl fmt::Debug for Liar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Liar")
-    }
-}
-
 fn broken() -> Error {
     Error::Generic { store: "liar", source: "503 Slow Down".into() }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Liar {
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+impl Before for Liar {
+    async fn read(
+        &self,
+        inner: &dyn ObjectStore,
+        location: &Path,
+        options: GetOptions,
+    ) -> Result<GetResult> {
         if !location.as_ref().contains(".vseal") {
-            return self.inner.get_opts(location, options).await;
+            return inner.get_opts(location, options).await;
         }
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
         match self.lie {
@@ -117,7 +108,7 @@ impl ObjectStore for Liar {
             _ => {}
         }
         let range = options.range.clone();
-        let whole = self.inner.get_opts(location, GetOptions::default()).await?;
+        let whole = inner.get_opts(location, GetOptions::default()).await?;
         let (mut meta, attributes) = (whole.meta.clone(), whole.attributes.clone());
         let bytes = self.altered(whole.bytes().await?.to_vec());
         meta.size = bytes.len().try_into().unwrap();
@@ -143,44 +134,12 @@ impl ObjectStore for Liar {
         let range = range.start.min(end)..end;
         Ok(GetResult { payload, meta, range, attributes, extensions: Extensions::default() })
     }
-
-    async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(at, bytes, how).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        how: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, how).await
-    }
-
-    fn delete_stream(
-        &self,
-        which: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(which)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, how).await
-    }
 }
 
-/// An honest store that is watched: it counts how many reads are under way, and fails at a write after so
+/// What watches an honest store: it counts how many reads are under way, and fails at a write after so
 /// many, and at all that follow.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    inner: Arc<dyn ObjectStore>,
     now: AtomicU64,
     most: Arc<AtomicU64>,
     /// A read takes so long: long enough for all that may begin to have begun.
@@ -208,61 +167,31 @@ impl Watched {
         read_takes: Duration,
         writes: u64,
     ) -> Store {
-        let (inner, most): (Arc<dyn ObjectStore>, _) = (inner.clone(), Arc::clone(most));
-        let (now, writes_left) = (AtomicU64::new(0), AtomicU64::new(writes));
-        Store::over(name, Arc::new(Self { inner, now, most, read_takes, writes_left }))
-    }
-}
-
-impl fmt::Display for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("watched")
+        let (now, most, writes_left) =
+            (AtomicU64::new(0), Arc::clone(most), AtomicU64::new(writes));
+        Store::over(name, Through::of(inner.clone(), Self { now, most, read_takes, writes_left }))
     }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Watched {
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+impl Before for Watched {
+    async fn read(
+        &self,
+        inner: &dyn ObjectStore,
+        location: &Path,
+        options: GetOptions,
+    ) -> Result<GetResult> {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);
         std::thread::sleep(self.read_takes);
-        let answer = self.inner.get_opts(location, options).await;
+        let answer = inner.get_opts(location, options).await;
         self.now.fetch_sub(1, Ordering::Relaxed);
         answer
     }
 
-    async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
+    fn write(&self) -> Result<()> {
         let take = |left: u64| left.checked_sub(1);
-        if self.writes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            return Err(broken());
-        }
-        self.inner.put_opts(at, bytes, how).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        how: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, how).await
-    }
-
-    fn delete_stream(
-        &self,
-        which: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(which)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, how).await
+        let left = self.writes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        left.map(|_| ()).map_err(|_none| broken())
     }
 }

@@ -14,4 +14,5 @@ mod lies;
 mod manifests;
 mod pushing;
 mod support;
+mod through;
 mod upkeep;
