@@ -12,6 +12,11 @@ use engine::SeaweedFs;
 const KILLS: &str = "50";
 const KILLS_QUICK: &str = "5";
 
+/// Both suites, by one selection of packages and features, so that what they share is built once; and by
+/// that of the workspace, so that what a test of the workspace has built is not built again. The first of
+/// them builds the program as well, with the feature `cloud`.
+const SUITES: [&str; 4] = ["test", "--workspace", "--features", "vram-cli/cloud,vram-tests/store"];
+
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -67,31 +72,24 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut rows = Vec::new();
     let mut not_run = 0_u32;
     let profile: &[&str] = if options.quick { &[] } else { &["--release"] };
-    shell::cargo(&["build", "-p", "vram-cli", "--features", "cloud"]).args(profile).run()?;
     let folder = if options.quick { "debug/vram" } else { "release/vram" };
     let program = workspace::target_folder()?.join(folder);
 
     let times = if options.quick { KILLS_QUICK } else { KILLS };
-    let kills = ["test", "-p", "vram-cli", "--test", "cli", "--", "is_killed_at_any_moment"];
-    let kills = shell::cargo(&kills).env("VRAM_STORE_KILLS", times);
+    let kills = shell::cargo(&SUITES).args(profile);
+    let kills = kills.args(&["--test", "cli", "--", "is_killed_at_any_moment"]);
+    let kills = kills.env("VRAM_STORE_KILLS", times);
     let kills = kills.env(shell::TEST_LIMIT, "600");
     rows.push(summary::Row::of_tests(
         &format!("push and pull, killed {times} times each"),
         &kills,
     )?);
 
-    let mut tests = shell::cargo(&[
-        "test",
-        "-p",
-        "vram-tests",
-        "--features",
-        "store",
-        "--test",
-        "store_engines",
-    ])
-    .args(profile)
-    .env(shell::TEST_LIMIT, "600")
-    .env("VRAM_PROGRAM", program.display().to_string());
+    let mut tests = shell::cargo(&SUITES)
+        .args(profile)
+        .args(&["--test", "store_engines"])
+        .env(shell::TEST_LIMIT, "600")
+        .env("VRAM_PROGRAM", program.display().to_string());
     let mut engine = None;
     match options.engine {
         None => {}
