@@ -27,7 +27,7 @@ pub(crate) use self::serve::{
     ToServer, TopArgs,
 };
 pub(crate) use self::store::{
-    CacheArgs, FromArgs, PullArgs, PushArgs, Revision, StoreArgs, StoreCommand, VerifyStoreArgs,
+    CacheArgs, FromArgs, PullArgs, PushArgs, StoreArgs, StoreCommand, VerifyStoreArgs,
 };
 use crate::output::Json;
 use crate::streams;

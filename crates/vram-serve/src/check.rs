@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Serialize;
-use vram_residency::{Alignment, ByteLen, Device, Fit, GpuChoice, ModelPlan, Piece};
+use vram_residency::{Alignment, ByteLen, Device, Fit, GpuChoice, KeyRing, ModelPlan, Piece};
 
 use crate::config::{Config, EvictionConfig, ModelConfig};
 use crate::engine::calls::files_of;
+use crate::engine::from_store::look;
+use crate::engine::stored::plan_of;
 use crate::problem::Problem;
 use crate::server::prepare::{Devices, Prepared};
 
@@ -53,7 +55,8 @@ pub struct ModelCheck {
 }
 
 impl Check {
-    /// Reads what a start would read, and the headers of all model files.
+    /// Reads what a start would read, the headers of all model files, and the manifests of models in stores (20 s
+    /// for each).
     ///
     /// # Arguments
     ///
@@ -62,19 +65,19 @@ impl Check {
     pub fn of(config: &Config, devices: Result<Vec<Arc<dyn Device>>, String>) -> Self {
         let prepared = Prepared::of(config, devices);
         let usable = prepared.devices.as_ref().ok();
+        let keys = config.key.source().load().ok().map(KeyRing::new);
         let models: Vec<_> = config
             .models
             .iter()
             .map(|model| {
                 let name = model.name.clone();
-                match files_of(model) {
-                    Ok(files) => ModelCheck {
+                match plan_of_model(model, keys.as_ref()) {
+                    Ok(plan) => ModelCheck {
                         name,
-                        pieces: files.plan().pieces().len(),
-                        bytes: files.plan().total().get(),
-                        footprint: footprint(config, model, files.plan()),
-                        problem: usable
-                            .and_then(|devices| never_fits(devices, model, files.plan())),
+                        pieces: plan.pieces().len(),
+                        bytes: plan.total().get(),
+                        footprint: footprint(config, model, &plan),
+                        problem: usable.and_then(|devices| never_fits(devices, model, &plan)),
                     },
                     Err(problem) => {
                         let problem = Some(problem);
@@ -154,6 +157,17 @@ fn too_much(config: &Config, devices: &Devices, models: &[ModelCheck]) -> Option
             )
         })
     })
+}
+
+/// What a load would bring: read from the headers of its files, or from the manifest in its store.
+fn plan_of_model(model: &ModelConfig, keys: Option<&KeyRing>) -> Result<ModelPlan, Problem> {
+    let Some(stored) = model.stored() else { return Ok(files_of(model)?.into_parts().0) };
+    let keys = keys.ok_or_else(|| {
+        let what = "its store was not asked, since the key cannot be had";
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "key-source", what, "mend [key] first")
+    })?;
+    let manifest = look(&stored, keys)?;
+    Ok(plan_of(manifest.shards())?)
 }
 
 /// Device bytes that a model takes: whole granules, or whole pages on a device with shared memory.

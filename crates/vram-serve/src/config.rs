@@ -1,6 +1,7 @@
 //! The configuration, `vram.toml`: read, checked, with the line of what is wrong.
 
 mod checks;
+mod models;
 mod places;
 mod units;
 
@@ -10,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use vram_residency::device::DeviceSpec;
-use vram_residency::{ByteLen, KeySource, Protection};
+use vram_residency::{ByteLen, KeySource};
 
+pub(crate) use self::models::Stored;
+pub use self::models::{CacheConfig, ModelConfig, ProtectionConfig};
 pub use self::places::{Listen, default_config, default_listen, default_token_file};
 pub use self::units::{BudgetConfig, parse_span};
 use self::units::{from_text, from_text_option, from_texts, span, span_option};
@@ -43,6 +46,8 @@ pub struct Config {
     /// The models that are loaded at the start, in this order.
     #[serde(default, rename = "model")]
     pub models: Vec<ModelConfig>,
+    /// The folder that keeps images of stores. Default: none is kept.
+    pub cache: Option<CacheConfig>,
     /// How often what is resident is checked. Default: never by itself.
     pub scrub: Option<ScrubConfig>,
     /// The certificate, for addresses beyond loopback.
@@ -82,46 +87,6 @@ pub struct KeyConfig {
     /// Whether a group may read the key file.
     #[serde(default)]
     pub group_readable: bool,
-}
-
-/// One model that the server keeps resident.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct ModelConfig {
-    /// The name, by which all calls know it; its shards are sealed under it.
-    pub name: String,
-    /// A safetensors file, or a folder whose safetensors files are one model.
-    pub path: Option<PathBuf>,
-    /// The safetensors files, in place of `path`.
-    #[serde(default)]
-    pub files: Vec<PathBuf>,
-    /// The device that holds all of it. Default: most room first.
-    pub gpu: Option<u32>,
-    /// Whether no eviction takes it.
-    #[serde(default)]
-    pub pin: bool,
-    /// A model of a lower priority goes first.
-    #[serde(default)]
-    pub priority: u32,
-    /// What lies in device memory: ciphertext, or plaintext that is verified.
-    #[serde(default)]
-    pub protection: ProtectionConfig,
-    /// Whether a process of this user may use the model in place, and so write to its plaintext: needs
-    /// `protection = "authenticated"` and a CUDA device.
-    #[serde(default)]
-    pub share: bool,
-}
-
-/// What lies in device memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ProtectionConfig {
-    /// Ciphertext.
-    #[default]
-    Encrypted,
-    /// Plaintext, for kernels that read it in place.
-    Authenticated,
 }
 
 /// What makes room for a model that does not fit.
@@ -298,9 +263,10 @@ impl Config {
             base(&mut tls.certificate);
             base(&mut tls.key);
         }
-        for model in &mut self.models {
-            model.path.iter_mut().chain(&mut model.files).for_each(base);
+        if let Some(cache) = &mut self.cache {
+            base(&mut cache.folder);
         }
+        self.models.iter_mut().for_each(|model| model.make_absolute(folder));
     }
 
     /// Where the server listens.
@@ -324,6 +290,12 @@ impl Config {
 }
 
 impl KeyConfig {
+    /// Returns true if no restart has the same key again.
+    #[must_use]
+    pub const fn is_random(&self) -> bool {
+        self.file.is_none() && self.env.is_none() && self.credential.is_none()
+    }
+
     /// The source, for the library.
     #[must_use]
     pub fn source(&self) -> KeySource {
@@ -344,15 +316,6 @@ impl fmt::Display for KeyConfig {
             (None, Some(name), _) => write!(f, "environment variable {name}"),
             (None, None, Some(name)) => write!(f, "credential {name}"),
             (None, None, None) => f.write_str("a random key, dropped at the end"),
-        }
-    }
-}
-
-impl From<ProtectionConfig> for Protection {
-    fn from(protection: ProtectionConfig) -> Self {
-        match protection {
-            ProtectionConfig::Encrypted => Self::Encrypted,
-            ProtectionConfig::Authenticated => Self::Authenticated,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What the server keeps: the manager, and a slot for each model that it knows by name.
 
 pub(crate) mod calls;
+pub(crate) mod from_store;
 pub(crate) mod leases;
 pub(crate) mod repair;
 pub(crate) mod reset;
 pub(crate) mod sharing;
 mod slot;
+pub(crate) mod stored;
 pub(crate) mod view;
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vram_residency::nvml::{Monitor, MonitorOptions, XidMeaning, meaning};
 use vram_residency::{
-    Device, DeviceKind, ParkedModel, ScrubOptions, ScrubRate, Scrubber, SealKey, VramError,
-    VramManager,
+    CancelToken, Device, DeviceKind, KeyRing, ParkedModel, ScrubOptions, ScrubRate, Scrubber,
+    SealKey, VramError, VramManager,
 };
 
 use self::leases::Leases;
 use self::slot::{Slot, State};
-use crate::config::{Config, ModelConfig, ScrubConfig};
+use crate::config::{CacheConfig, Config, ModelConfig, ScrubConfig};
 use crate::feed::{Feed, Own};
 use crate::lane::Lane;
 use crate::problem::Problem;
@@ -42,6 +44,11 @@ pub(crate) struct Engine {
     /// Models that were parked to make room, until their slots have them.
     evicted: Mutex<Vec<ParkedModel>>,
     scrubber: Mutex<Option<Scrubber>>,
+    /// What opens images of stores; `None` if no model has one.
+    keys: Option<KeyRing>,
+    cache: Option<CacheConfig>,
+    /// Cancelled when the server ends: for calls on stores that change no slot.
+    ending: CancelToken,
     draining: AtomicBool,
 }
 
@@ -56,6 +63,8 @@ impl Engine {
     /// Builds the manager over these devices, and starts the scrubber.
     pub(crate) fn new(config: &Config, devices: Devices, key: SealKey) -> Result<Self, ServeError> {
         let limits = &config.limits;
+        let stored = config.models.iter().any(|model| model.store.is_some());
+        let keys = if stored { Some(KeyRing::new(copy_of(&key)?)) } else { None };
         let feed = Feed::new(limits.events_kept);
         let Devices { open, builder, .. } = devices;
         let builder = builder.card_monitor(watch(&open, &feed)).key(key).event_sink(feed.clone());
@@ -75,6 +84,9 @@ impl Engine {
             models: Mutex::new(slots.map(|slot| (slot.config.name.clone(), slot)).collect()),
             evicted: Mutex::default(),
             scrubber: Mutex::new(scrubber),
+            keys,
+            cache: config.cache.clone(),
+            ending: CancelToken::new(),
             draining: AtomicBool::new(false),
         })
     }
@@ -121,12 +133,13 @@ impl Engine {
 
     /// Cancels all loads that are under way, and drops what is parked: for a server that ends.
     pub(crate) fn let_go(&self) {
+        self.ending.cancel();
         let mut parked = Vec::new();
         for slot in self.slots().values_mut() {
             match core::mem::replace(&mut slot.state, State::Absent) {
-                State::Busy { doing, cancel } => {
+                State::Busy { doing, cancel, progress } => {
                     cancel.cancel();
-                    slot.state = State::Busy { doing, cancel };
+                    slot.state = State::Busy { doing, cancel, progress };
                 }
                 State::Parked(model) => parked.push(model),
                 State::Absent | State::Resident(_) => {}
@@ -141,7 +154,7 @@ impl Engine {
 
     /// Cancels the load of a model, if one is under way.
     pub(crate) fn cancel(&self, name: &str) {
-        if let Some(State::Busy { doing: "loading", cancel }) =
+        if let Some(State::Busy { doing: "loading", cancel, .. }) =
             self.slots().get(name).map(|slot| &slot.state)
         {
             cancel.cancel();
@@ -163,12 +176,10 @@ impl Engine {
         let mut slots = self.slots();
         let all = core::mem::take(&mut *waiting);
         for model in all {
-            match slots.get_mut(&*model.model_id) {
-                Some(slot) if matches!(slot.state, State::Resident(_)) => {
-                    slot.state = State::Parked(model);
-                }
+            match slots.values_mut().find(|slot| slot.state.has(&model)) {
+                Some(slot) => slot.state = State::Parked(model),
                 // A call on the model is under way: its slot has room when that call has ended.
-                Some(_) | None => waiting.push(model),
+                None => waiting.push(model),
             }
         }
     }
@@ -191,6 +202,12 @@ fn watch(devices: &[Arc<dyn Device>], feed: &Feed) -> Monitor {
         let XidMeaning { what, next, .. } = meaning(event.xid);
         feed.tell(&Own::Xid { uuid: event.card.to_string(), xid: event.xid, what, next });
     }))
+}
+
+/// A second holder of a key: the manager takes one.
+fn copy_of(key: &SealKey) -> Result<SealKey, ServeError> {
+    let copy = SealKey::from_hex(&key.expose_hex());
+    copy.map_err(|error| ServeError::System(std::io::Error::other(error)))
 }
 
 fn rate(scrub: &ScrubConfig) -> ScrubRate {

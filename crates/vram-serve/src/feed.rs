@@ -42,6 +42,8 @@ pub(crate) enum Own<'a> {
     /// A model that could not be loaded is listed no longer: the last `kept` of those that no configuration
     /// names are.
     LoadForgotten { model: &'a str, kept: usize },
+    /// A source of a model's images gave wrong bytes, and is left out.
+    SourceLied { model: &'a str, source: &'a str, image: &'a str, what: &'a str },
     /// A connection holds a model from now on.
     LeaseBegan { lease: u64, model: &'a str, holder: &'a str },
     /// It does no more: `ended` by its worker, or `cut` at the end of a drain.
@@ -222,6 +224,7 @@ const fn own_name(own: &Own<'_>) -> &'static str {
     match own {
         Own::LoadFailed { .. } => "load_failed",
         Own::LoadForgotten { .. } => "load_forgotten",
+        Own::SourceLied { .. } => "source_lied",
         Own::LeaseBegan { .. } => "lease_began",
         Own::LeaseEnded { .. } => "lease_ended",
         Own::Draining { .. } => "draining",

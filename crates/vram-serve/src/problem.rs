@@ -1,5 +1,7 @@
 //! What a refused or failed request is answered with.
 
+mod store;
+
 use core::time::Duration;
 
 use axum::body::Body;
@@ -183,7 +185,7 @@ fn next_of(error: &VramError) -> &'static str {
             "GET /v1/leases names the holders; try again when they have let go"
         }
         VramError::Quarantined { .. } | VramError::ShardAltered { .. } => {
-            "POST /v1/models/NAME/repair writes it again from its files; or free it and load it anew"
+            "POST /v1/models/NAME/repair writes it again from its files or its store; or free it and load it anew"
         }
         _ if is_not_shareable(error) => {
             "the message says what would help; a lease by connection holds the model all the same"

@@ -80,7 +80,11 @@ const ROOMS: &[Room] = &[
         may_be_unsafe: false,
     },
     Room { name: "vram-view", ours: &[], may_be_unsafe: false },
-    Room { name: "vram-serve", ours: &["vram-residency", "vram-view"], may_be_unsafe: false },
+    Room {
+        name: "vram-serve",
+        ours: &["vram-residency", "vram-store", "vram-view"],
+        may_be_unsafe: false,
+    },
     Room {
         name: "vram-cli",
         ours: &[

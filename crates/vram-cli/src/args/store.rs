@@ -1,32 +1,13 @@
 //! The arguments of the commands on stores.
 
-use core::str::FromStr;
 use core::time::Duration;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use vram_residency::ByteLen;
-use vram_store::ManifestId;
+use vram_store::{ManifestId, Revision};
 
 use super::{KeyArgs, key};
-
-/// A revision of a model, as `MODEL@REVISION`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Revision {
-    pub(crate) model: String,
-    pub(crate) revision: u64,
-}
-
-impl FromStr for Revision {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no revision; write it as in llama-3-70b@7");
-        let (model, revision) = text.rsplit_once('@').ok_or_else(wrong)?;
-        let revision = revision.parse().map_err(|_not_a_number| wrong())?;
-        if model.is_empty() { Err(wrong()) } else { Ok(Self { model: model.to_owned(), revision }) }
-    }
-}
 
 /// What reading a store takes besides its address.
 #[derive(Args, Debug)]
@@ -266,15 +247,6 @@ fn percent(text: &str) -> Result<u8, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_revision_is_the_number_after_the_last_at() {
-        let read = |text: &str| text.parse::<Revision>();
-        assert_eq!(read("a@b@7"), Ok(Revision { model: "a@b".into(), revision: 7 }));
-        for wrong in ["", "m", "m@", "@7", "m@x", "m@-1"] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_share_is_between_one_and_a_hundred_percent() {

@@ -9,13 +9,14 @@ mod upkeep;
 use std::sync::Mutex;
 
 use serde::Serialize;
-use vram_residency::{ByteLen, CancelToken, KeyRing, SealKey};
-use vram_store::{Cache, Pull, Store, StoreError, StoreEvent, StoreOptions, Trusted, Wanted};
+use vram_residency::{ByteLen, CancelToken, SealKey};
+use vram_serve::StoreSources;
+use vram_store::{Revision, StoreEvent, StoreOptions, Trusted, Wanted};
 
 pub(crate) use self::fetch::pull;
 pub(crate) use self::load::run as load;
 pub(crate) use self::push::push;
-use crate::args::{CacheArgs, FromArgs, LoadArgs, Revision, StoreArgs, StoreCommand};
+use crate::args::{CacheArgs, FromArgs, LoadArgs, StoreArgs, StoreCommand};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::progress::Bar;
@@ -114,67 +115,15 @@ impl Telling {
     }
 }
 
-/// The stores that a command reads, and its cache.
-struct Sources {
-    store: Store,
-    mirrors: Vec<Store>,
-    cache: Option<Cache>,
+/// Opens the stores that a command reads, and its cache.
+fn open(store: &str, from: &FromArgs, cache: &CacheArgs) -> Result<StoreSources, Failure> {
+    let cache = cache.cache.as_deref().map(|folder| (folder, cache.cache_limit));
+    Ok(StoreSources::open(store, &from.mirrors, cache)?)
 }
 
-impl Sources {
-    fn open(store: &str, from: &FromArgs, cache: &CacheArgs) -> Result<Self, Failure> {
-        let mirrors =
-            from.mirrors.iter().map(|mirror| Store::open(mirror)).collect::<Result<_, _>>()?;
-        let limit = cache.cache_limit;
-        let cache = cache.cache.as_ref().map(|folder| Cache::open(folder, limit)).transpose()?;
-        Ok(Self { store: Store::open(store)?, mirrors, cache })
-    }
-
-    /// Finds the manifest: of the store, and if it is pinned of the mirrors as well.
-    fn manifest(
-        &self,
-        what: &Revision,
-        from: &FromArgs,
-        keys: Option<&KeyRing>,
-        options: &StoreOptions<'_>,
-    ) -> Result<Trusted, Failure> {
-        let pin = from.manifest.as_ref();
-        let wanted = Wanted { model: &what.model, revision: what.revision, pin };
-        let find = |store: &Store| match keys {
-            Some(keys) => store.manifest(&wanted, keys, options),
-            None => store.pinned_manifest(&wanted, options),
-        };
-        // A pinned manifest is the same wherever it comes from. Without a pin the store decides.
-        let mirrors = self.mirrors.iter().filter(|_| pin.is_some());
-        let first = mirrors.map(find).find_map(Result::ok);
-        let found = first.map_or_else(|| find(&self.store), Ok);
-        found.map_err(|error| match error {
-            StoreError::Ambiguous { .. } if pin.is_some() => {
-                Failure::usage("a pin is not ambiguous")
-            }
-            other => other.into(),
-        })
-    }
-
-    /// A pull of all sources.
-    fn pull<'a>(
-        &'a self,
-        manifest: &'a Trusted,
-        keys: Option<(&'a KeyRing, &'a [u8])>,
-        options: StoreOptions<'a>,
-    ) -> Pull<'a> {
-        let mut pull = match keys {
-            Some((keys, context)) => Pull::new(manifest, keys, context, &self.store),
-            None => Pull::without_key(manifest, &self.store),
-        };
-        for mirror in &self.mirrors {
-            pull = pull.mirror(mirror);
-        }
-        if let Some(cache) = &self.cache {
-            pull = pull.cache(cache);
-        }
-        pull.options(options)
-    }
+/// The revision that a command line names, and its pin.
+fn wanted<'a>(what: &'a Revision, from: &'a FromArgs) -> Wanted<'a> {
+    Wanted { model: &what.model, revision: what.revision, pin: from.manifest.as_ref() }
 }
 
 /// Sets the deadline that the user gave.

@@ -1,6 +1,6 @@
 //! Whether the parts of a configuration fit together.
 
-use super::{Config, LimitsConfig, ModelConfig, ProtectionConfig, ScrubConfig};
+use super::{Config, LimitsConfig, ScrubConfig};
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), String> {
@@ -20,6 +20,20 @@ impl Config {
         }
         if self.key.group_readable && self.key.file.is_none() {
             return Err("[key] group_readable is said of a file, and there is none".into());
+        }
+        let stored = self.models.iter().find(|model| model.store.is_some());
+        match stored {
+            Some(model) if self.key.is_random() => {
+                return Err(format!(
+                    "[[model]] {:?} is in a store, which needs [key]: the key that its images were \
+                     sealed with",
+                    model.name
+                ));
+            }
+            None if self.cache.is_some() => {
+                return Err("[cache] keeps images of stores, and no [[model]] has a store".into());
+            }
+            _ => {}
         }
         if let Some(scrub) = &self.scrub {
             scrub.check()?;
@@ -43,37 +57,6 @@ impl Config {
             }
         }
         self.limits.check()
-    }
-}
-
-impl ModelConfig {
-    pub(crate) fn check(&self, devices: usize) -> Result<(), String> {
-        /// What a seal and a listing bear.
-        const NAME_MAX: usize = 1024;
-
-        let name = &self.name;
-        if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
-            return Err(format!(
-                "[[model]] {name:?}: a name has 1 to {NAME_MAX} bytes and no control characters"
-            ));
-        }
-        if self.path.is_some() != self.files.is_empty() {
-            return Err(format!("[[model]] {name:?} needs either path or files"));
-        }
-        if self.share && self.protection != ProtectionConfig::Authenticated {
-            return Err(format!(
-                "[[model]] {name:?}: share = true needs protection = \"authenticated\", since no other \
-                 process can open ciphertext"
-            ));
-        }
-        let gpu = self.gpu.and_then(|gpu| usize::try_from(gpu).ok());
-        if gpu.is_some_and(|gpu| gpu >= devices) {
-            return Err(format!(
-                "[[model]] {name:?}: gpu counts from 0 in the order of [[device]], of which there \
-                 are {devices}"
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -2,13 +2,14 @@
 
 use core::time::Duration;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use vram_residency::{AdmitRequest, GpuChoice, ModelFiles, Verify, WakeModelRequest};
+use vram_residency::{AdmitRequest, GpuChoice, ModelFiles, ModelHandle, Verify, WakeModelRequest};
 
 use super::Engine;
-use super::slot::{Slot, State};
+use super::slot::{Slot, State, Turn};
 use crate::config::{ModelConfig, ProtectionConfig};
 use crate::feed::Own;
 use crate::problem::Problem;
@@ -96,18 +97,18 @@ impl Engine {
             return Err(super::slot::not_absent(name, turn.before()));
         }
         turn.loads(&config);
-        let loaded = files_of(&config).and_then(|files| {
-            let gpus = config.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
-            let admit = AdmitRequest::new(&config.name, gpus)
-                .protection(config.protection.into())
-                .priority(config.priority)
-                .pinned(config.pin)
-                .cancel(turn.cancel.clone());
-            self.manager.admit(admit, files.plan(), &files).map_err(|error| self.told(&error))
-        });
+        // What is shown while it loads is not of the load before.
+        turn.came_from(None);
+        let loaded = match config.stored() {
+            Some(stored) => self
+                .load_stored(&config, &stored, &turn)
+                .map(|(model, origin)| (model, Some(origin))),
+            None => self.load_files(&config, &turn).map(|model| (model, None)),
+        };
         match loaded {
-            Ok(model) => {
+            Ok((model, origin)) => {
                 turn.note(None);
+                turn.came_from(origin);
                 turn.end(State::Resident(model));
                 Ok(())
             }
@@ -122,6 +123,19 @@ impl Engine {
         }
     }
 
+    fn load_files(&self, config: &ModelConfig, turn: &Turn<'_>) -> Result<ModelHandle, Problem> {
+        let files = files_of(config)?;
+        let gpus = config.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
+        let progress = Arc::clone(&turn.progress);
+        let admit = AdmitRequest::new(&config.name, gpus)
+            .protection(config.protection.into())
+            .priority(config.priority)
+            .pinned(config.pin)
+            .progress(move |at| progress.set(at.done, at.total))
+            .cancel(turn.cancel.clone());
+        self.manager.admit(admit, files.plan(), &files).map_err(|error| self.told(&error))
+    }
+
     /// The configuration of a model that is to be loaded. A name that is not known yet gets a slot.
     fn config_for(&self, name: &str, request: &LoadRequest) -> Result<ModelConfig, Problem> {
         let mut slots = self.slots();
@@ -134,20 +148,11 @@ impl Engine {
         let known = slots.get(name);
         let mut config = match known {
             Some(slot) => slot.config.clone(),
-            None if named => ModelConfig {
-                name: name.to_owned(),
-                path: None,
-                files: Vec::new(),
-                gpu: None,
-                pin: false,
-                priority: 0,
-                protection: ProtectionConfig::default(),
-                share: false,
-            },
+            None if named => ModelConfig { name: name.to_owned(), ..ModelConfig::default() },
             None => return Err(Problem::no_such_model(name)),
         };
         if named {
-            (config.path, config.files) = (path, files);
+            config.take_files(path, files);
         }
         config.gpu = gpu.or(config.gpu);
         config.pin = pin.unwrap_or(config.pin);

@@ -1,9 +1,9 @@
-//! Writes what was altered again, from the files that the model was loaded from.
+//! Writes what was altered again, from the files or the store that the model was loaded from.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use vram_residency::{ModelFiles, ModelSource, Piece, RepairOptions, Source, SourceError};
+use vram_residency::{ModelFiles, ModelPiece, PieceSource, RepairOptions, RepairReport};
 
 use super::Engine;
 use super::calls::files_of;
@@ -23,8 +23,8 @@ impl Engine {
     /// Repairs every shard of a model that is in quarantine.
     pub(crate) fn repair(&self, name: &str) -> Result<Repaired, Problem> {
         let model = self.resident(name)?;
-        let config = self.slots().get(name).map(|slot| slot.config.clone());
-        let config = config.ok_or_else(|| Problem::no_such_model(name))?;
+        let slot = self.slots().get(name).map(|slot| (slot.config.clone(), slot.origin.clone()));
+        let (config, origin) = slot.ok_or_else(|| Problem::no_such_model(name))?;
         let shards = self.manager.report().shards;
         let altered = shards.iter().filter(|shard| shard.quarantine.is_some());
         let altered: BTreeSet<_> = altered.map(|shard| &shard.shard_id).collect();
@@ -34,13 +34,13 @@ impl Engine {
             if !altered.contains(&piece.shard.shard_id) {
                 continue;
             }
-            let files = match &mut files {
-                Some(files) => files,
-                none => none.insert(files_of(&config)?),
+            let report = match (&origin, &mut files) {
+                (Some(origin), _) => self.repair_stored(origin, piece)?,
+                (None, Some(files)) => self.repair_from_files(name, files, piece)?,
+                (None, none) => {
+                    self.repair_from_files(name, none.insert(files_of(&config)?), piece)?
+                }
             };
-            let source = PieceOf { files, piece: &piece.piece };
-            let report = self.manager.repair_from(&piece.shard, source, RepairOptions::new());
-            let report = report.map_err(|error| self.told_of(name, &error))?;
             if report.was_altered {
                 repaired.shards = repaired.shards.saturating_add(1);
                 repaired.segments = repaired.segments.saturating_add(report.segments.count());
@@ -48,29 +48,16 @@ impl Engine {
         }
         Ok(repaired)
     }
-}
 
-/// One piece of a model's plan, as a source of its own. Whether its bytes are those that were sealed,
-/// the repair itself finds out.
-#[derive(Debug)]
-struct PieceOf<'m> {
-    files: &'m ModelFiles,
-    piece: &'m Piece,
-}
-
-impl Source for PieceOf<'_> {
-    fn len(&self) -> u64 {
-        self.piece.len.get()
-    }
-
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        let position = self.piece.source_offset.checked_add(offset);
-        let position = position.ok_or_else(|| SourceError::NoSuchBytes {
-            name: self.piece.name.clone(),
-            offset,
-            len: u64::try_from(target.len()).unwrap_or(u64::MAX),
-            declared: self.piece.len.get(),
-        })?;
-        self.files.read_at(self.piece.file, position, target)
+    fn repair_from_files(
+        &self,
+        name: &str,
+        files: &ModelFiles,
+        piece: &ModelPiece,
+    ) -> Result<RepairReport, Problem> {
+        // Whether its bytes are those that were sealed, the repair itself finds out.
+        let source = PieceSource::new(files, &piece.piece);
+        let repaired = self.manager.repair_from(&piece.shard, source, RepairOptions::new());
+        repaired.map_err(|error| self.told_of(name, &error))
     }
 }

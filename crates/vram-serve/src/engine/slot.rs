@@ -1,10 +1,13 @@
 //! A model that the server knows by name: where it is, and whose turn it is to change that.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use vram_residency::{CancelToken, ModelHandle, ParkedModel};
 
 use super::Engine;
+use super::from_store::Origin;
 use crate::config::ModelConfig;
 use crate::feed::Own;
 use crate::problem::Problem;
@@ -22,6 +25,33 @@ pub(super) struct Slot {
     pub(super) failure: Option<Problem>,
     /// When that was.
     pub(super) failed_at: Option<Instant>,
+    /// The store that its images came from; `None` for a model from files.
+    pub(super) origin: Option<Arc<Origin>>,
+}
+
+/// How far a load is, and where its last bytes came from.
+#[derive(Debug, Default)]
+pub(crate) struct LoadProgress {
+    done: AtomicU64,
+    total: AtomicU64,
+    source: Mutex<Option<Arc<str>>>,
+}
+
+impl LoadProgress {
+    pub(super) fn set(&self, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_source(&self, source: &Arc<str>) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(source));
+    }
+
+    /// Bytes that are done, of how many, and from where.
+    pub(super) fn get(&self) -> (u64, u64, Option<Arc<str>>) {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed), source)
+    }
 }
 
 /// Models that no configuration names and that are nowhere, of which the reason is kept.
@@ -37,7 +67,7 @@ pub(super) enum State {
     /// In host memory.
     Parked(ParkedModel),
     /// A call changes it now.
-    Busy { doing: &'static str, cancel: CancelToken },
+    Busy { doing: &'static str, cancel: CancelToken, progress: Arc<LoadProgress> },
 }
 
 impl State {
@@ -47,6 +77,17 @@ impl State {
             Self::Resident(_) => "resident",
             Self::Parked(_) => "parked",
             Self::Busy { doing, .. } => doing,
+        }
+    }
+
+    /// Returns true if this resident model is the one that was parked.
+    pub(super) fn has(&self, parked: &ParkedModel) -> bool {
+        let Self::Resident(model) = self else { return false };
+        let first = parked.pieces.first().map(|piece| piece.parked.shard_id());
+        // A model without pieces is known by its name alone.
+        match first {
+            Some(first) => model.shards().any(|shard| shard.shard_id == *first),
+            None => model.model_id == parked.model_id && model.pieces.is_empty(),
         }
     }
 }
@@ -62,7 +103,13 @@ impl Slot {
 
     const fn new(config: ModelConfig, configured: bool, place: usize) -> Self {
         let (failure, failed_at) = (None, None);
-        Self { config, configured, place, state: State::Absent, failure, failed_at }
+        Self { config, configured, place, state: State::Absent, failure, failed_at, origin: None }
+    }
+
+    /// The manifest of what is resident or parked, if it came from a store.
+    pub(super) fn manifest(&self) -> Option<String> {
+        let origin = self.origin.as_ref().filter(|_| !absent(&self.state))?;
+        Some(origin.manifest_id().to_string())
     }
 }
 
@@ -74,6 +121,7 @@ pub(super) struct Turn<'e> {
     name: String,
     before: Option<State>,
     pub(super) cancel: CancelToken,
+    pub(super) progress: Arc<LoadProgress>,
 }
 
 impl Engine {
@@ -91,9 +139,10 @@ impl Engine {
             return Err(Problem::busy(name, doing));
         }
         let cancel = CancelToken::new();
-        let busy = State::Busy { doing, cancel: cancel.clone() };
+        let progress = Arc::<LoadProgress>::default();
+        let busy = State::Busy { doing, cancel: cancel.clone(), progress: Arc::clone(&progress) };
         let before = Some(core::mem::replace(&mut slot.state, busy));
-        Ok(Turn { engine: self, name: name.to_owned(), before, cancel })
+        Ok(Turn { engine: self, name: name.to_owned(), before, cancel, progress })
     }
 
     /// The handle of a model that is resident.
@@ -188,6 +237,13 @@ impl Turn<'_> {
     pub(super) fn loads(&self, config: &ModelConfig) {
         if let Some(slot) = self.engine.slots().get_mut(&self.name) {
             slot.config = config.clone();
+        }
+    }
+
+    /// Notes the store that the model was loaded from, or that it was loaded from files.
+    pub(super) fn came_from(&self, origin: Option<Arc<Origin>>) {
+        if let Some(slot) = self.engine.slots().get_mut(&self.name) {
+            slot.origin = origin;
         }
     }
 

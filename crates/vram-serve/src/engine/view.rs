@@ -1,6 +1,7 @@
 //! What listings show of the models, and whether the server is ready.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use vram_residency::ModelReport;
@@ -33,6 +34,20 @@ pub(crate) struct ModelView {
     pub(crate) unverified_ms: Option<u64>,
     /// Why the last load failed.
     pub(crate) failure: Option<Problem>,
+    /// How far a load that is under way is.
+    pub(crate) loading: Option<LoadingView>,
+    /// The digest of the manifest that it was loaded from, if it came from a store.
+    pub(crate) manifest: Option<String>,
+}
+
+/// How far a load is.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LoadingView {
+    pub(crate) done_bytes: u64,
+    /// 0 until it is known.
+    pub(crate) total_bytes: u64,
+    /// The store, mirror or cache that the last bytes came from.
+    pub(crate) source: Option<String>,
 }
 
 /// Whether the server does what it is configured for.
@@ -58,8 +73,12 @@ impl Engine {
         self.collect_evicted();
         let reports = self.manager.models();
         let admitted = reports.iter().filter(|report| report.admission.is_some());
-        let by_name: BTreeMap<&str, &ModelReport> =
-            admitted.map(|report| (&*report.model_id, report)).collect();
+        // A model from a store has its name here as its owner; one from files is sealed under it.
+        let name = |report: &ModelReport| {
+            report.owner.clone().unwrap_or_else(|| Arc::clone(&report.model_id))
+        };
+        let by_name: BTreeMap<Arc<str>, &ModelReport> =
+            admitted.map(|report| (name(report), report)).collect();
         let slots = self.slots();
         let shown = slots.iter().map(|(name, slot)| {
             // While a call brings a model, the manager may know it already.
@@ -79,6 +98,8 @@ impl Engine {
                 lost: 0,
                 unverified_ms: None,
                 failure: slot.failure.clone(),
+                loading: loading(&slot.state),
+                manifest: slot.manifest(),
             };
             if let Some(report) = report.filter(|_| !matches!(slot.state, State::Absent)) {
                 view.fill(report);
@@ -118,6 +139,13 @@ impl Engine {
         let draining = self.is_draining();
         Ok(Ready { ready: not_ready.is_empty() && !draining, draining, not_ready })
     }
+}
+
+/// How far a load is, if one is under way.
+fn loading(state: &State) -> Option<LoadingView> {
+    let State::Busy { doing: "loading", progress, .. } = state else { return None };
+    let (done_bytes, total_bytes, source) = progress.get();
+    Some(LoadingView { done_bytes, total_bytes, source: source.map(|source| source.to_string()) })
 }
 
 impl ModelView {

@@ -14,7 +14,7 @@ use vram_serve::{Check, Config, ConfigError, Server};
 use crate::support::folder;
 
 /// The check of a configuration whose devices are host memory.
-fn checked(config: &Config) -> Check {
+pub(crate) fn checked(config: &Config) -> Check {
     Check::of(config, Ok(devices(config)))
 }
 
@@ -56,6 +56,9 @@ fn each_mistake_is_named_with_its_line() {
         ("[[model]]\nname = \"x\"\nprotection = \"none\"", 3, "none"),
         ("[[model]]\nname = \"x\"\npriority = -1", 3, "-1"),
         ("[[model]]\npath = \"x\"", 1, "name"),
+        ("[[model]]\nname = \"x\"\nmanifest = \"12\"", 3, "64 hexadecimal digits"),
+        ("[[model]]\nname = \"x\"\nimage = \"llama\"", 3, "llama-3-70b@7"),
+        ("[cache]\nfolder = \"x\"", 1, "limit"),
         ("[limits]\nconnections = \"many\"", 2, "many"),
         ("[scrub]\nwithin = \"1d\"", 2, "1d"),
         ("a = [", 1, ""),
@@ -69,12 +72,20 @@ fn each_mistake_is_named_with_its_line() {
             other => panic!("{text:?}: {other:?}"),
         }
     }
+    let stored = "[[model]]\nname = \"x\"\nstore = \"s\"\n";
+    let shared = "share = true\nprotection = \"authenticated\"\n";
     for (text, words) in [
         ("", "[[device]]"),
         (&format!("{device}[[model]]\nname = \"x\"\n"), "path or files"),
         (&format!("{device}[[model]]\nname = \"\"\npath = \"x\"\n"), "1024 bytes"),
         (&format!("{device}[[model]]\nname = \"x\"\npath = \"x\"\ngpu = 1\n"), "counts from 0"),
         (&format!("{device}{0}{0}", "[[model]]\nname = \"x\"\npath = \"x\"\n"), "two [[model]]"),
+        (&format!("{device}{stored}"), "image"),
+        (&format!("{device}{stored}image = \"m@1\"\n"), "[key]"),
+        (&format!("{device}{stored}image = \"m@1\"\npath = \"x\"\n"), "path or files"),
+        (&format!("{device}{stored}image = \"m@1\"\n{shared}"), "no tensor"),
+        (&format!("{device}[[model]]\nname = \"x\"\npath = \"x\"\nmirrors = [\"y\"]\n"), "store"),
+        (&format!("{device}[cache]\nfolder = \"x\"\nlimit = \"1GiB\"\n"), "[cache]"),
         (&format!("{device}[scrub]\n"), "within"),
         (&format!("{device}[scrub]\nwithin = \"0s\"\n"), "never finish"),
         (&format!("{device}[key]\nfile = \"a\"\nenv = \"B\"\n"), "more than one"),

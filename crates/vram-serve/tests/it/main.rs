@@ -22,4 +22,5 @@ mod leases;
 mod openapi;
 mod resets;
 mod stop;
+mod stores;
 mod support;

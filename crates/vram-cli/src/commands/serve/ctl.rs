@@ -32,6 +32,26 @@ pub(super) struct Model {
     pub(super) lost: u64,
     pub(super) unverified_ms: Option<u64>,
     pub(super) failure: Option<Problem>,
+    pub(super) loading: Option<Loading>,
+    pub(super) manifest: Option<String>,
+}
+
+/// How far a load is, as a server says it.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Loading {
+    done_bytes: u64,
+    total_bytes: u64,
+    source: Option<String>,
+}
+
+impl Loading {
+    /// For a listing: the share that is done, and the source.
+    pub(super) fn words(&self) -> String {
+        let percent = self.done_bytes.saturating_mul(100).checked_div(self.total_bytes);
+        let from = self.source.as_ref().map(|source| format!(" from {source}"));
+        let percent = percent.map(|percent| format!(" {percent}%"));
+        format!("loading{}{}", percent.unwrap_or_default(), from.unwrap_or_default())
+    }
 }
 
 /// A client of the server that the command line names.
@@ -168,7 +188,7 @@ fn show_verified(
     let failure =
         Failure::integrity(format!("{model}: {} shards are altered", found.altered.len()))
             .code("shard-altered")
-            .hint("`vram ctl repair` writes them again from the files");
+            .hint("`vram ctl repair` writes them again from the files or the store");
     output.json_failed(&found, &failure)?;
     Err(failure)
 }

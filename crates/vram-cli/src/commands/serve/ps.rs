@@ -97,7 +97,10 @@ impl Listing {
                 (0, 0, Some(problem)) if model.state == "absent" => {
                     format!("failed: {}", problem.code)
                 }
-                (0, 0, _) => model.state.clone(),
+                (0, 0, _) => match &model.loading {
+                    Some(loading) => loading.words(),
+                    None => model.state.clone(),
+                },
                 (0, lost, _) => format!("{lost} lost"),
                 (altered, _, _) => format!("{altered} altered"),
             };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use vram_residency::{ByteLen, KeyRing};
 use vram_store::VerifiedImage;
 
-use super::{Lied, Sources, Telling, believed, with_deadline};
+use super::{Lied, Telling, believed, open, wanted, with_deadline};
 use crate::args::PullArgs;
 use crate::commands::image::check_context;
 use crate::commands::keys;
@@ -60,11 +60,11 @@ pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> 
         }
     };
     let token = interrupt::token()?;
-    let sources = Sources::open(&args.store, &args.from, &args.cache)?;
+    let sources = open(&args.store, &args.from, &args.cache)?;
     let telling = Telling::new("pull");
     let started = Instant::now();
     let options = || with_deadline(telling.options(&token), &args.from);
-    let manifest = sources.manifest(&args.what, &args.from, keys.as_ref(), &options())?;
+    let manifest = sources.manifest(&wanted(&args.what, &args.from), keys.as_ref(), &options())?;
     let context = args.context.as_deref().unwrap_or_default().as_bytes();
     let pull = sources.pull(&manifest, keys.as_ref().map(|keys| (keys, context)), options());
     let images = match &args.output {
@@ -75,7 +75,7 @@ pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> 
     let told = telling.take();
     let named = manifest.manifest();
     let report = Report {
-        store: sources.store.name().to_string(),
+        store: sources.store().name().to_string(),
         model_id: named.model.clone(),
         revision: named.revision,
         manifest: manifest.id().to_string(),

@@ -3,14 +3,12 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use vram_residency::{
-    ByteLen, GpuChoice, ImportRequest, KeyRing, Limits, Protection, SealError, SealedShard, Verify,
-    VramError, VramManager,
-};
-use vram_store::{LoadError, Part, Pull, ShardEntry, Trusted};
+use vram_residency::{ByteLen, KeyRing, Limits, Protection, Verify, VramError};
+use vram_serve::{import_images, request_for};
+use vram_store::{LoadError, ParseRevisionError, Revision, ShardEntry, Trusted};
 
-use super::{Lied, Sources, Telling, believed, copy_of, with_deadline};
-use crate::args::{LoadArgs, Revision};
+use super::{Lied, Telling, believed, copy_of, open, wanted as named, with_deadline};
+use crate::args::LoadArgs;
 use crate::commands::devices::Devices;
 use crate::commands::image::check_context;
 use crate::commands::keys;
@@ -64,11 +62,11 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
             .hint("give --key-file"));
     };
     let token = interrupt::token()?;
-    let sources = Sources::open(store, &args.from, &args.cache)?;
+    let sources = open(store, &args.from, &args.cache)?;
     let telling = Telling::new("load");
     let options = || with_deadline(telling.options(&token), &args.from);
     let keys = KeyRing::new(copy_of(&given.key)?);
-    let manifest = sources.manifest(&what, &args.from, Some(&keys), &options())?;
+    let manifest = sources.manifest(&named(&what, &args.from), Some(&keys), &options())?;
     let wanted = shards_of(args, &manifest)?;
 
     let needed = footprint(&wanted);
@@ -84,11 +82,11 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
     let context = context.unwrap_or_default().as_bytes();
     let pull = sources.pull(&manifest, Some((&keys, context)), options());
     let started = Instant::now();
-    let mut shards = Vec::new();
-    for shard in &wanted {
-        interrupt::check(&token)?;
-        shards.push(load(args, &pull, &manager, &manifest, shard, choice)?);
-    }
+    let request = request_for(&manifest, context, choice)
+        .protection(args.protection.into())
+        .cancel(token.clone());
+    let model = import_images(&manager, &pull, &manifest, &wanted, request).map_err(failed)?;
+    let shards: Vec<_> = model.shards().cloned().collect();
     drop(pull);
     let (loaded, started) = (started.elapsed(), Instant::now());
     for shard in &shards {
@@ -114,7 +112,7 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
     let total = shards.iter().map(|shard| shard.plaintext_len).fold(0, u64::saturating_add);
     let total = ByteLen::new(total);
     let report = Report {
-        store: sources.store.name().to_string(),
+        store: sources.store().name().to_string(),
         model_id: what.model,
         revision: what.revision,
         manifest: manifest.id().to_string(),
@@ -159,8 +157,8 @@ fn revision(args: &LoadArgs) -> Result<Revision, Failure> {
         return Err(Failure::usage(format!("{option} has no meaning with --store"))
             .hint(format!("leave out {option}")));
     }
-    one.to_string_lossy().parse().map_err(|why: String| {
-        Failure::usage(why).hint("as in: vram load llama-3-70b@7 --store STORE")
+    one.to_string_lossy().parse().map_err(|why: ParseRevisionError| {
+        Failure::usage(why.to_string()).hint("as in: vram load llama-3-70b@7 --store STORE")
     })
 }
 
@@ -182,51 +180,12 @@ fn footprint(shards: &[ShardEntry]) -> ByteLen {
     ByteLen::new(shards.iter().fold(0, sum))
 }
 
-/// Imports one shard; a source that lies is left out, and the import is made again.
-fn load(
-    args: &LoadArgs,
-    pull: &Pull<'_>,
-    manager: &VramManager,
-    manifest: &Trusted,
-    shard: &ShardEntry,
-    choice: GpuChoice,
-) -> Result<SealedShard, Failure> {
-    let gpu = match choice {
-        GpuChoice::One(gpu) => gpu,
-        _ => most_room(manager)?,
-    };
-    let stated = manifest.manifest();
-    let admit = |reader: &mut vram_store::SealedReader<'_, '_>| {
-        let mut request = ImportRequest::new(&stated.model, gpu)
-            .protection(stated.protection)
-            .revision(stated.revision)
-            .shard_index(shard.index)
-            .convert_to(args.protection.into());
-        if let Some(context) = &args.images.context {
-            request = request.context(context.as_bytes());
-        }
-        manager.import(request, reader)
-    };
-    pull.load(shard.index, altered, admit).map_err(|error| match error {
+fn failed(error: LoadError<VramError>) -> Failure {
+    match error {
         LoadError::Store(error) => error.into(),
         LoadError::Admit(error) => Failure::image(error),
-        _ => Failure::usage("the image could not be loaded"),
-    })
-}
-
-/// The part of the image that an error of the import is about.
-fn altered(error: &VramError) -> Option<Part> {
-    let seal: &SealError = match error {
-        VramError::Seal(seal) => seal,
-        VramError::Image { source, .. } => source,
-        _ => return None,
-    };
-    Part::altered(seal)
-}
-
-fn most_room(manager: &VramManager) -> Result<u32, Failure> {
-    let most = capacities(manager)?.iter().map(|gpu| (gpu.room, core::cmp::Reverse(gpu.gpu))).max();
-    Ok(most.map_or(0, |(_, gpu)| gpu.0))
+        _ => Failure::usage("the images could not be loaded"),
+    }
 }
 
 impl Report {

@@ -1,0 +1,160 @@
+//! Models from a store: its mirrors and its cache, and the way of its images into device memory. What
+//! `vram serve` and `vram load --store` have in common.
+
+use std::path::Path;
+
+use vram_residency::{
+    AdmitRequest, ByteLen, GpuChoice, KeyRing, ModelHandle, ModelPlan, Piece, SealError, VramError,
+    VramManager,
+};
+use vram_store::{
+    Cache, LoadError, Part, Pull, ShardEntry, Store, StoreError, StoreOptions, Trusted, Wanted,
+};
+
+/// A store, the mirrors that are asked before it, and the cache that is asked first.
+#[derive(Clone, Debug)]
+pub struct StoreSources {
+    store: Store,
+    mirrors: Vec<Store>,
+    cache: Option<Cache>,
+}
+
+impl StoreSources {
+    /// Opens them by their addresses, as [`Store::open`] takes them. Nothing is sent yet.
+    ///
+    /// # Arguments
+    ///
+    /// * `cache`: a folder, made if there is none, and the most bytes in it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Address`] for the first that cannot be opened; [`StoreError::File`] for the cache.
+    pub fn open(
+        store: &str,
+        mirrors: &[String],
+        cache: Option<(&Path, ByteLen)>,
+    ) -> Result<Self, StoreError> {
+        let mirrors = mirrors.iter().map(|one| Store::open(one)).collect::<Result<_, _>>()?;
+        let cache = cache.map(|(folder, limit)| Cache::open(folder, limit)).transpose()?;
+        Ok(Self { store: Store::open(store)?, mirrors, cache })
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Finds a manifest, and proves it under the keys, or without any by its pin alone. A pinned
+    /// manifest is taken from the cache and the mirrors too; without a pin the store alone decides.
+    /// The cache keeps what was found under the keys.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::manifest`] and [`Store::pinned_manifest`].
+    pub fn manifest(
+        &self,
+        wanted: &Wanted<'_>,
+        keys: Option<&KeyRing>,
+        options: &StoreOptions<'_>,
+    ) -> Result<Trusted, StoreError> {
+        let find = |store: &Store| match keys {
+            Some(keys) => store.manifest(wanted, keys, options),
+            None => store.pinned_manifest(wanted, options),
+        };
+        let cached = self.cache.as_ref().zip(keys);
+        let kept = cached.and_then(|(cache, keys)| cache.manifest(wanted, keys, options).ok());
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let mut mirrors = self.mirrors.iter().filter(|_| wanted.pin.is_some());
+        let found = match mirrors.find_map(|mirror| find(mirror).ok()) {
+            Some(found) => found,
+            None => find(&self.store)?,
+        };
+        if let Some((cache, _)) = cached {
+            cache.keep_manifest(&found);
+        }
+        Ok(found)
+    }
+
+    /// A pull of all sources: opened under the keys, with the context of the images; without keys by
+    /// digests alone.
+    #[must_use]
+    pub fn pull<'a>(
+        &'a self,
+        manifest: &'a Trusted,
+        keys: Option<(&'a KeyRing, &'a [u8])>,
+        options: StoreOptions<'a>,
+    ) -> Pull<'a> {
+        let mut pull = match keys {
+            Some((keys, context)) => Pull::new(manifest, keys, context, &self.store),
+            None => Pull::without_key(manifest, &self.store),
+        };
+        for mirror in &self.mirrors {
+            pull = pull.mirror(mirror);
+        }
+        if let Some(cache) = &self.cache {
+            pull = pull.cache(cache);
+        }
+        pull.options(options)
+    }
+}
+
+/// The request that admits a manifest's images: its model, revision and context. The caller sets the
+/// rest.
+pub fn request_for<'a>(manifest: &Trusted, context: &[u8], gpus: GpuChoice) -> AdmitRequest<'a> {
+    let stated = manifest.manifest();
+    AdmitRequest::new(&stated.model, gpus).revision(stated.revision).context(context)
+}
+
+/// Imports images of a manifest, straight into device memory: all of them become resident as one
+/// model, or none does. Room is taken for all before the first byte is fetched. A source that lies is
+/// named and left out, and its image is read again from the next one.
+///
+/// # Arguments
+///
+/// * `shards`: those of the manifest that are wanted, in order.
+/// * `request`: by [`request_for`].
+///
+/// # Errors
+///
+/// [`LoadError::Store`] if no source is left, at the deadline, or if the call was cancelled;
+/// [`LoadError::Admit`] with the manager's own error. Nothing is resident then.
+pub fn import_images(
+    manager: &VramManager,
+    pull: &Pull<'_>,
+    manifest: &Trusted,
+    shards: &[ShardEntry],
+    request: AdmitRequest<'_>,
+) -> Result<ModelHandle, LoadError<VramError>> {
+    let plan = plan_of(shards).map_err(LoadError::Admit)?;
+    let sealed = manifest.manifest().protection;
+    let import = manager.import_model(request, &plan, sealed);
+    let mut import = import.map_err(LoadError::Admit)?;
+    for shard in shards {
+        pull.load(shard.index, altered, |reader| import.import(&mut *reader))?;
+    }
+    import.finish().map_err(LoadError::Admit)
+}
+
+/// One piece for each image. Its file's number is the number of the shard.
+pub(crate) fn plan_of(shards: &[ShardEntry]) -> Result<ModelPlan, VramError> {
+    let piece = |shard: &ShardEntry| {
+        // A manifest has at most 65,536 shards.
+        let number = u32::try_from(shard.index).unwrap_or(u32::MAX);
+        Piece::new(format!("shard {number}"), number, 0, ByteLen::new(shard.plaintext_len))
+    };
+    let plan = ModelPlan::new(shards.iter().map(piece));
+    plan.map_err(|error| VramError::Config { what: format!("the manifest's shards: {error}") })
+}
+
+/// The part of an image that an error of the import is about.
+fn altered(error: &VramError) -> Option<Part> {
+    let seal: &SealError = match error {
+        VramError::Seal(seal) => seal,
+        VramError::Image { source, .. } => source,
+        _ => return None,
+    };
+    Part::altered(seal)
+}
