@@ -12,7 +12,7 @@ macro_rules! style {
 /// The SHA-256 of the script, in base 64.
 macro_rules! script {
     () => {
-        "HLVq1nyiWzcmitbiDgVYkicj7uBfxazf1JrNbZsoC90="
+        "cLFEZA54EhpZxNBak9tBo2cnxIU7D4Ozfnh6JeRAADA="
     };
 }
 
