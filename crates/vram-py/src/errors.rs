@@ -106,8 +106,8 @@ pub(crate) fn busy(what: &str) -> PyErr {
 /// A forked child.
 pub(crate) fn forked(parent: u32) -> PyErr {
     let message = format!(
-        "this process was forked from process {parent}, whose manager, models and tensors it cannot use: make a \
-         manager here, or start the child with multiprocessing's method `spawn`"
+        "this process was forked from process {parent}, which had made a manager: it can use neither that \
+         one nor a new one; start it with multiprocessing's method `spawn`"
     );
     caller("forked", &message)
 }

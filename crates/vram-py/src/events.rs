@@ -129,12 +129,15 @@ impl EventIterator {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Event>> {
-        if self.pid != process::id() {
-            return Err(errors::forked(self.pid));
-        }
         let begun = Instant::now();
         loop {
-            let (event, over) = detach(py, || self.queue.next());
+            // A handler of signals may have forked.
+            if self.pid != process::id() {
+                return Err(errors::forked(self.pid));
+            }
+            let left = self.timeout.map(|most| most.saturating_sub(begun.elapsed()));
+            let tick = left.map_or(TICK, |left| left.min(TICK));
+            let (event, over) = detach(py, || self.queue.next(tick));
             if let Some(event) = event {
                 return Event::new(event).map(Some);
             }
@@ -156,11 +159,11 @@ impl EventIterator {
 }
 
 impl Queue {
-    /// The next event, after at most one tick; and whether none will come.
-    fn next(&self) -> (Option<Told>, bool) {
+    /// The next event, after at most this long; and whether none will come.
+    fn next(&self, tick: Duration) -> (Option<Told>, bool) {
         let mut waiting = lock(&self.waiting);
         if waiting.events.is_empty() && !waiting.over {
-            let waited = self.arrived.wait_timeout(waiting, TICK);
+            let waited = self.arrived.wait_timeout(waiting, tick);
             waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let event = waiting.events.pop_front();

@@ -6,10 +6,38 @@
 
 use std::mem::ManuallyDrop;
 use std::process;
+use std::sync::OnceLock;
 
 use pyo3::prelude::*;
 
 use crate::errors;
+
+/// The first process that made a manager. Its children have what its locks left in memory, and none of
+/// its threads: not even a manager of their own would work there.
+static MAKER: OnceLock<u32> = OnceLock::new();
+
+/// Notes that this process makes a manager.
+///
+/// # Errors
+///
+/// `vram.ForkError` in a child of one that did.
+pub(crate) fn may_make() -> PyResult<()> {
+    let maker = *MAKER.get_or_init(process::id);
+    if maker == process::id() { Ok(()) } else { Err(errors::forked(maker)) }
+}
+
+/// Ends a forked child that comes back into a call of its parent, from a callback or from a handler of
+/// signals: the thread that does the work is not there, and there is no way to leave it behind.
+#[expect(
+    clippy::print_stderr,
+    reason = "the last words of a process that cannot raise an exception"
+)]
+pub(crate) fn end_if_forked(pid: u32) {
+    if pid != process::id() {
+        eprintln!("vram: a process that was forked within a call of vram cannot return into it");
+        process::abort();
+    }
+}
 
 /// A value of the process that made it. Dropped there; left alone in a forked child.
 #[derive(Debug)]

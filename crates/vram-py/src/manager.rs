@@ -12,6 +12,7 @@ use vram_residency::{
 };
 
 use crate::events::{EventIterator, Hub, Sink};
+use crate::guard::may_make;
 use crate::model::Model;
 use crate::report::to_python;
 use crate::resident::{Shared, lock};
@@ -74,6 +75,7 @@ impl Common<'_, '_> {
         if self.evict {
             builder = builder.eviction(Lru);
         }
+        may_make()?;
         let hub = Hub::new();
         let builder = builder.event_sink(Sink(Arc::clone(&hub)));
         let manager = detach(py, || builder.build()).map_err(errors::vram)?;
@@ -134,6 +136,7 @@ impl Manager {
         park_limit: Option<&Bound<'py, PyAny>>,
         evict: bool,
     ) -> PyResult<Bound<'py, Self>> {
+        may_make()?;
         let found = detach(py, VramManager::detect_devices).map_err(errors::vram)?;
         let devices: Vec<Arc<dyn Device>> = match gpus {
             None => found,
@@ -340,6 +343,7 @@ impl Manager {
         // What happened until now still reaches the iterators.
         detach(py, || inner.manager.flush_events(FLUSH));
         self.shared.hub.end();
+        self.shared.close();
         let report = report?;
         let left: Vec<String> = report.left.iter().map(|(shard, _)| shard.to_string()).collect();
         to_python(
@@ -360,7 +364,8 @@ impl Manager {
 
     #[pyo3(signature = (*_raised))]
     fn __exit__(&self, py: Python<'_>, _raised: &Bound<'_, PyTuple>) -> PyResult<()> {
-        self.close(py, 0.0).map(drop)
+        // In a forked child there is nothing to close.
+        if self.shared.inner().is_err() { Ok(()) } else { self.close(py, 0.0).map(drop) }
     }
 
     fn __repr__(&self) -> PyResult<String> {

@@ -23,8 +23,8 @@ use crate::{errors, options};
 /// live longer, with the last of them.
 ///
 /// >>> model = vram.Manager.host("16MiB").load(example)
-/// >>> model.keys(), model["embed"].shape, model.metadata
-/// (['embed', 'blob'], (4, 8), {'format': 'np'})
+/// >>> model.keys(), model.metadata
+/// (['embed', 'blob'], {'format': 'np'})
 /// >>> model.verify()
 /// <vram.Verdict sound, 300128 bytes checked, proof by the host>
 /// >>> view = memoryview(model["embed"])
@@ -131,9 +131,13 @@ impl Model {
     }
 
     fn end(&self, state: State) {
+        let mut now = lock(&self.state);
+        let closed = matches!(*now, State::Closing(_));
+        let (next, left) = if closed { (State::Gone, Some(state)) } else { (state, None) };
+        let before = std::mem::replace(&mut *now, next);
         // Dropped without the lock: this may free the model.
-        let before = std::mem::replace(&mut *lock(&self.state), state);
-        drop(before);
+        drop(now);
+        drop((before, left));
     }
 }
 
@@ -155,7 +159,10 @@ impl Model {
     #[getter]
     #[pyo3(name = "state")]
     fn state_word(&self) -> PyResult<&'static str> {
-        self.state(|state| state.word())
+        match self.resident() {
+            Ok(resident) if resident.is_gone() => Ok("freed"),
+            _ => self.state(|state| state.word()),
+        }
     }
 
     /// The texts in the headers of its files, such as {"format": "pt"}.
@@ -345,7 +352,7 @@ impl Model {
     /// `vram.InUse`, with nothing changed, while any view of a tensor lives.
     fn free(&self, py: Python<'_>) -> PyResult<u64> {
         let taken = self.begin("freeing", |state| match state {
-            State::Busy(_) => Err(state),
+            State::Busy(_) | State::Closing(_) => Err(state),
             other => Ok(other),
         })?;
         let State::Resident(resident) = taken else {
@@ -365,12 +372,12 @@ impl Model {
         }
     }
 
-    /// Frees the weights when the last view of them goes: now, if there is none.
+    /// Frees the weights when the last view of them goes, and no other thread parks or moves them.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let before = self.state(|state| match state {
-            State::Busy(_) => Err(state.wrong()),
-            _ => Ok(std::mem::replace(state, State::Gone)),
-        })??;
+        let before = self.state(|state| {
+            let next = state.closed();
+            std::mem::replace(state, next)
+        })?;
         detach(py, || drop(before));
         Ok(())
     }
@@ -381,7 +388,8 @@ impl Model {
 
     #[pyo3(signature = (*_raised))]
     fn __exit__(&self, py: Python<'_>, _raised: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
-        self.close(py)
+        // In a forked child there is nothing to close.
+        if self.shared.inner().is_err() { Ok(()) } else { self.close(py) }
     }
 
     fn __repr__(&self) -> PyResult<String> {

@@ -52,7 +52,11 @@ pub(crate) fn budget(value: &Bound<'_, PyAny>) -> PyResult<Budget> {
 /// 32 bytes, or the path of a key file.
 pub(crate) fn key(value: &Bound<'_, PyAny>) -> PyResult<SealKey> {
     if let Ok(bytes) = value.extract::<Vec<u8>>() {
-        return Ok(SealKey::from_bytes(&array(&bytes, "a key")?));
+        let bytes = array(&bytes, "a key")?;
+        if bytes == [0; 32] {
+            return Err(wrong("32 zero bytes are no key"));
+        }
+        return Ok(SealKey::from_bytes(&bytes));
     }
     let path: PathBuf = value.extract()?;
     let key = KeySource::File(path).load();

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use vram_residency::{FreedReceipt, ModelHandle, ParkedModel, Scrubber, VramError, VramManager};
@@ -17,6 +18,8 @@ use crate::wait::detach;
 pub(crate) struct Shared {
     inner: Guarded<Inner>,
     pub(crate) hub: Arc<Hub>,
+    /// Whether the manager was closed: what views kept then goes with them.
+    closed: AtomicBool,
 }
 
 /// In the order in which they are dropped.
@@ -29,7 +32,21 @@ pub(crate) struct Inner {
 impl Shared {
     pub(crate) fn new(manager: VramManager, hub: Arc<Hub>) -> Arc<Self> {
         let inner = Guarded::new(Inner { scrubber: Mutex::new(None), manager });
-        Arc::new(Self { inner, hub })
+        Arc::new(Self { inner, hub, closed: AtomicBool::new(false) })
+    }
+
+    /// Notes that the manager was closed.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Gives back what no view keeps any more, if the manager was closed.
+    fn tidy(&self) {
+        if self.closed.load(Ordering::Acquire)
+            && let Some(inner) = self.inner.here()
+        {
+            let _report = inner.manager.close(Duration::ZERO);
+        }
     }
 
     /// What is behind it.
@@ -109,6 +126,16 @@ impl Resident {
         detach(py, || work(manager, &handle)).map_err(errors::of(&handle))
     }
 
+    /// Whether the shards were freed by another hand: evicted, or given back as their manager was closed.
+    pub(crate) fn is_gone(&self) -> bool {
+        let (handle, manager) = (self.handle(), self.shared.manager());
+        let first = handle.shards().next().zip(manager.ok());
+        first.is_some_and(|(shard, manager)| match manager.unverified_age(shard) {
+            Ok(_) => false,
+            Err(error) => matches!(error, VramError::ShardFreed { .. } | VramError::Closed),
+        })
+    }
+
     /// Frees the shards now.
     pub(crate) fn free(&self, py: Python<'_>) -> PyResult<Vec<FreedReceipt>> {
         let freed = self.call(py, VramManager::free_model)?;
@@ -129,6 +156,16 @@ impl Drop for Resident {
     }
 }
 
+/// Kept behind a lease, and let go after it.
+#[derive(Debug)]
+pub(crate) struct AfterLease(pub(crate) Arc<Shared>);
+
+impl Drop for AfterLease {
+    fn drop(&mut self) {
+        self.0.tidy();
+    }
+}
+
 /// Where the weights are.
 #[derive(Debug)]
 pub(crate) enum State {
@@ -136,6 +173,8 @@ pub(crate) enum State {
     Parked(Arc<Resident>, ParkedModel),
     /// A call of another thread is under way.
     Busy(&'static str),
+    /// The same, and the model was closed meanwhile: whatever the call makes of it goes then.
+    Closing(&'static str),
     /// Freed, or left to the views that still live.
     Gone,
 }
@@ -146,8 +185,16 @@ impl State {
         match self {
             Self::Resident(_) => "resident",
             Self::Parked(..) => "parked",
-            Self::Busy(what) => what,
+            Self::Busy(what) | Self::Closing(what) => what,
             Self::Gone => "freed",
+        }
+    }
+
+    /// What comes of it when the model is closed.
+    pub(crate) const fn closed(&self) -> Self {
+        match self {
+            Self::Busy(what) | Self::Closing(what) => Self::Closing(what),
+            _ => Self::Gone,
         }
     }
 
@@ -155,7 +202,7 @@ impl State {
     pub(crate) const fn wrong(&self) -> Refused {
         match self {
             Self::Parked(..) => Refused::Parked,
-            Self::Busy(what) => Refused::Busy(what),
+            Self::Busy(what) | Self::Closing(what) => Refused::Busy(what),
             _ => Refused::Gone,
         }
     }

@@ -13,7 +13,7 @@ use vram_residency::{DeviceKind, Lease, ModelPiece, VramError};
 use crate::errors;
 use crate::guard::Guarded;
 use crate::options::wrong;
-use crate::resident::Resident;
+use crate::resident::{AfterLease, Resident};
 
 /// How the elements of a tensor are named, by those that receive it.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +75,7 @@ const BYTE: &str = "U8";
 #[derive(Debug)]
 struct Held {
     lease: Guarded<Lease>,
+    _after: AfterLease,
     resident: Arc<Resident>,
 }
 
@@ -133,7 +134,8 @@ impl View {
             }
         };
         let name = Arc::from(piece.piece.name.as_str());
-        let held = Arc::new(Held { lease: Guarded::new(lease), resident });
+        let after = AfterLease(Arc::clone(&resident.shared));
+        let held = Arc::new(Held { lease: Guarded::new(lease), _after: after, resident });
         let view = Self {
             held,
             name,

@@ -1,6 +1,7 @@
 //! Waiting for a long call with the interpreter released: Ctrl-C ends it, and progress is told by the
 //! thread that waits.
 
+use std::process;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 use vram_residency::{CancelToken, Progress};
 
 use crate::errors;
+use crate::guard::end_if_forked;
 
 /// How often the waiting thread looks for signals and progress.
 const TICK: Duration = Duration::from_millis(50);
@@ -55,7 +57,7 @@ pub(crate) fn attended<T: Send>(
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(CancelToken, &Figures) -> T + Send,
 ) -> PyResult<(T, Option<PyErr>)> {
-    let (token, figures) = (CancelToken::new(), Figures::default());
+    let (token, figures, pid) = (CancelToken::new(), Figures::default(), process::id());
     let (ended, end) = channel();
     let (cancel, seen) = (token.clone(), &figures);
     thread::scope(|scope| {
@@ -80,6 +82,7 @@ pub(crate) fn attended<T: Send>(
             if raised.is_none() {
                 let looked =
                     py.check_signals().and_then(|()| tell(progress, figures.read(), &mut told));
+                end_if_forked(pid);
                 if let Err(error) = looked {
                     token.cancel();
                     raised = Some(error);

@@ -60,6 +60,13 @@ assert one.devices == ["cuda:1"]
 with one.load(sys.argv[1]) as second:
     assert second["embed"].device == "cuda:1", second["embed"].device
 print(model.proof)
+try:
+    import torch, vram.torch as vt
+except ImportError:
+    sys.exit()
+# torch itself knows no simulated card.
+made = vt._manager_for(sys.argv[1], torch.device("cuda:1"))
+assert made.devices == ["cuda:1"] and made.load(sys.argv[1]).verify()
 """
 
 

@@ -2,11 +2,12 @@
 
 import gc
 import itertools
+import threading
 import weakref
 
 import numpy as np
 import pytest
-from conftest import noise
+from conftest import noise, write_file
 
 import vram
 
@@ -114,6 +115,53 @@ def test_a_manager_that_closes_leaves_what_views_use(example):
     del array, model
     gc.collect()
     assert manager.close()["complete"]
+
+
+def test_what_views_kept_of_a_closed_manager_goes_with_them(example):
+    manager = vram.Manager.host("1MiB")
+    model = manager.load(example)
+    view = memoryview(model["embed"])
+    assert not manager.close()["complete"]
+    assert view[3, 7] == 31.0 and manager.memory()[0] > 0
+    del view
+    gc.collect()
+    assert manager.memory()[0] == 0 and model.state == "freed"
+
+
+def test_an_evicted_model_says_so(tmp_path):
+    manager = vram.Manager.host("1MiB", evict=True)
+    path = write_file(tmp_path / "half.safetensors", [("w", "U8", [600 << 10], bytes(600 << 10))])
+    first = manager.load(path, name="first", on_eviction="free")
+    with manager.load(path, name="second"):
+        assert first.state == "freed"
+
+
+def test_the_end_of_a_block_never_refuses(tmp_path):
+    """Another thread parks or wakes the model meanwhile: it goes when that is done."""
+    size = 24 << 20
+    path = write_file(tmp_path / "large.safetensors", [("w", "U8", [size], bytes(size))])
+    manager = vram.Manager.host("64MiB")
+    busy = 0
+    for _ in range(12):
+        with pytest.raises(KeyError, match="mine"):
+            with manager.load(path) as model:
+
+                def work():
+                    try:
+                        model.park()
+                        model.wake()
+                    except vram.StateError:
+                        pass
+
+                thread = threading.Thread(target=work)
+                thread.start()
+                while model.state not in ("parking", "waking") and thread.is_alive():
+                    pass
+                busy += thread.is_alive()
+                raise KeyError("mine")
+        thread.join()
+        assert model.state == "freed" and manager.memory()[0] == 0
+    assert busy
 
 
 def test_capsules_that_nobody_takes_end(manager, example):

@@ -82,8 +82,16 @@ def test_a_forked_child_is_refused_in_every_call(manager, example):
         return wrong
 
     assert in_child(all_calls) == "[]"
-    # A child's own objects work, and its garbage does not touch the parent's.
-    assert in_child(lambda: vram.Manager.host("1MiB").load(example).verify().sound) == "True"
+    # Locks of the parent's threads are in its memory, so not even a manager of its own would work.
+    for make in (lambda: vram.Manager.host("1MiB"), vram.Manager.cuda):
+        refused = in_child(make)
+        assert refused.startswith("raised ForkError") and "spawn" in refused, refused
+
+    def leave():
+        with manager, model:
+            raise SystemExit(9)
+
+    assert in_child(leave).startswith("raised SystemExit"), "the end of a block hides nothing"
     # Memory that was mapped before the fork is the child's own copy.
     assert in_child(lambda: array.sum()) == str(array.sum())
     del array, tensor
@@ -112,6 +120,38 @@ print("whole")
 """
     status, out, err = in_new_process(code, example)
     assert (status, out.strip()) == (0, "whole"), err
+
+
+@needs_fork
+@pytest.mark.parametrize("how", ["before", "callback", "events"])
+def test_a_child_of_a_process_without_a_manager_or_within_a_call(how, example):
+    code = """
+import os, signal, sys, vram
+how, children = sys.argv[2], []
+def fork(*_):
+    children.append(os.fork())
+    if children[-1] == 0 and how == "before":
+        os._exit(0 if vram.Manager.host("1MiB").load(sys.argv[1]).verify() else 1)
+if how == "before":
+    fork()
+manager = vram.Manager.host("1MiB")
+me = os.getpid()
+try:
+    if how == "callback":
+        manager.load(sys.argv[1], progress=fork)
+    if how == "events":
+        signal.signal(signal.SIGALRM, fork)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        next(manager.events(timeout=0.5), None)
+except vram.ForkError:
+    os._exit(3)
+assert os.getpid() == me
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+    status, out, err = in_new_process(code, example, how)
+    expected = {"before": "[0]", "callback": f"[-{int(signal.SIGABRT)}]", "events": "[3]"}[how]
+    assert (status, out.strip()) == (0, expected), err
+    assert ("cannot return into it" in err) == (how == "callback"), err
 
 
 @needs_fork

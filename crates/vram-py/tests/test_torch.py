@@ -163,6 +163,47 @@ def test_what_was_tied_stays_tied(manager, tmp_path, names):
         gc.collect()
 
 
+def test_what_shares_a_storage_shares_it_still(manager, tmp_path):
+    class Shared(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Embedding(16, 8)
+            self.head = torch.nn.Linear(8, 16, bias=False)
+            self.head.weight.data = self.embed.weight.data
+            self.register_buffer("turned", self.embed.weight.data.t(), persistent=False)
+
+    source, target = Shared(), Shared()
+    path = tmp_path / "shared.safetensors"
+    safetensors_torch.save_file({"embed.weight": source.embed.weight.data.clone()}, path)
+    with manager.load(path) as model:
+        vt.load_state_dict(target, model, strict=False)
+        weights = source.embed.weight
+        assert torch.equal(target.head.weight, weights) and torch.equal(target.turned, weights.t())
+        assert target.head.weight.data_ptr() == target.embed.weight.data_ptr() == target.turned.data_ptr()
+        del target
+        gc.collect()
+
+
+def test_a_forward_pass_of_a_module_in_training_alters_nothing(manager, tmp_path):
+    path = tmp_path / "norm.safetensors"
+    safetensors_torch.save_file(torch.nn.BatchNorm1d(8).state_dict(), path)
+    target = torch.nn.BatchNorm1d(8)
+    with manager.load(path) as model:
+        vt.load_state_dict(target, model)
+        target(torch.randn(4, 8))
+        assert int(target.num_batches_tracked) == 1 and model.verify()
+        del target
+        gc.collect()
+
+
+def test_a_manager_and_a_device_that_it_lacks(manager, example):
+    assert vt.load_file(example, manager=manager)["embed"].device.type == "cpu"
+    assert vt.load_file(example, device="cpu", manager=manager)["embed"].device.type == "cpu"
+    with pytest.raises(vram.ConfigError, match="host:0"):
+        vt.load_file(example, device="cuda:1", manager=manager)
+    gc.collect()
+
+
 def test_only_what_lies_in_place_loses_its_gradient(manager, tmp_path):
     path = tmp_path / "tied.safetensors"
     state = {name: one.clone() for name, one in Tied(1).state_dict().items() if name != "head.weight"}

@@ -118,6 +118,16 @@ def test_events_come_in_order_and_end_with_the_manager(example):
     assert list(manager.events()) == [], "of a manager that is closed, at once"
 
 
+def test_an_iterator_without_patience_ends_beside_a_scrubber(manager, example):
+    with manager.load(example):
+        manager.scrub(within=0.2, pass_at_least=0.01)
+        events, begun = manager.events(timeout=0), time.monotonic()
+        for _ in range(20):
+            assert len(list(events)) < 1000
+        assert time.monotonic() - begun < 0.9, "an empty queue is not waited for"
+        manager.stop_scrub()
+
+
 def test_an_iterator_gives_up_after_its_timeout(manager):
     begun = time.monotonic()
     assert list(manager.events(timeout=0.2)) == []
