@@ -176,8 +176,11 @@ impl Engine {
         let mut slots = self.slots();
         let all = core::mem::take(&mut *waiting);
         for model in all {
-            match slots.values_mut().find(|slot| slot.state.has(&model)) {
-                Some(slot) => slot.state = State::Parked(model),
+            match slots.iter_mut().find(|(_, slot)| slot.state.has(&model)) {
+                Some((name, slot)) => {
+                    slot.state = State::Parked(model);
+                    tracing::warn!(model = %name, "evicted: another model needed its room; parked");
+                }
                 // A call on the model is under way: its slot has room when that call has ended.
                 None => waiting.push(model),
             }

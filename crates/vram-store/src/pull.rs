@@ -18,7 +18,7 @@ use crate::manifest::{ShardEntry, Trusted};
 use crate::naming::id::ImageId;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::read::{
-    ImageRead, Means, SealedReader, StoreContent, VerifiedImage, fetch_file, verify_only,
+    Failure, ImageRead, Means, SealedReader, StoreContent, VerifiedImage, fetch_file, verify_only,
 };
 use crate::store::Store;
 
@@ -223,12 +223,13 @@ impl<'a> Pull<'a> {
         let shard = self.shard(index)?;
         self.begin(&[shard]);
         let read = self.read(shard, &self.sources);
+        let mut by_file = true;
         loop {
             let head = read.head()?;
             self.forget_wrong(&read);
             let segment_len = head.opener.layout().segment_size().bytes().get();
             let copy = self.copy_for(shard, &read);
-            let mut reader = SealedReader::new(&read, head, copy);
+            let mut reader = SealedReader::new(&read, head, copy, by_file);
             match admit(&mut reader) {
                 Ok(value) => {
                     self.done.set(shard.image_len.saturating_sub(reader.given()));
@@ -249,7 +250,12 @@ impl<'a> Pull<'a> {
                     let origin =
                         part.and_then(|part| reader.origin(part, segment_len).zip(Some(part)));
                     match (failure, origin) {
-                        (Some(failure), _) => return Err(failure.into()),
+                        (Some(Failure::File { source, why }), _) => {
+                            by_file = false;
+                            let source = read.sources.name(source);
+                            self.options.tell(&StoreEvent::Retried { source, why });
+                        }
+                        (Some(Failure::Final(error)), _) => return Err(error.into()),
                         (None, Some(((source, past_caches), part))) => {
                             read.sources.lied(source, past_caches, part, &self.options);
                             self.forget_wrong(&read);

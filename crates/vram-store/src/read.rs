@@ -19,6 +19,7 @@ use vram_seal::KeyRing;
 
 pub use content::StoreContent;
 pub use file::VerifiedImage;
+pub(crate) use stream::Failure;
 pub use stream::SealedReader;
 
 pub(crate) use file::{fetch_file, verify_only};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
@@ -68,6 +69,26 @@ impl Store {
             fs::create_dir_all(folder).map_err(|error| address::refused(address, error))?;
         }
         Self::open(address)
+    }
+
+    /// As [`open`](Self::open); a folder that is not there is a store that has nothing, as a server that
+    /// cannot be reached is one that answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Address`].
+    pub fn open_or_absent(address: &str) -> Result<Self, StoreError> {
+        let folder = match address::scheme(address) {
+            None => Some(address),
+            Some(("file", path)) => Some(path),
+            Some(_) => None,
+        };
+        match folder {
+            Some(folder) if !Path::new(folder).exists() => {
+                Ok(Self::over(address, Arc::new(InMemory::new())))
+            }
+            _ => Self::open(address),
+        }
     }
 
     /// Opens a folder of this machine as a store.

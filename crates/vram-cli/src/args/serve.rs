@@ -34,9 +34,9 @@ pub(crate) struct ToServer {
     /// With https: the certificate that is trusted, in PEM.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// The longest that an answer is waited for.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_span)]
-    pub(crate) patience: Duration,
+    /// The longest that an answer is waited for: an hour by default, and 10 s for listings.
+    #[arg(long, value_name = "TIME", value_parser = parse_span)]
+    pub(crate) patience: Option<Duration>,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,

@@ -117,6 +117,36 @@ fn a_flipped_bit_in_a_store_is_found_named_and_served_around() {
 }
 
 #[test]
+fn what_is_not_there_is_passed_over_and_what_was_not_looked_at_is_not_sound() {
+    let bench = bench(600_000);
+    let pin = manifest_of(&bench.run(words(PUSH)).expect_code(0).stdout);
+    let load = "load m@1 --store store --key-file key --device host:8MiB";
+    bench.run(words(&format!("{load} --mirror nowhere --cache cache"))).expect_code(0);
+    fs::rename(bench.path("store"), bench.path("gone")).unwrap();
+    let pinned = format!("{load} --cache cache --manifest {pin}");
+    bench.run(words(&pinned)).expect_code(0);
+    bench.run(words(load)).expect_error(2, &["store"]);
+    fs::rename(bench.path("gone"), bench.path("store")).unwrap();
+
+    let digest = format!("{load} --expect-digest blake3:{}", "0".repeat(64));
+    bench.run(words(&digest)).expect_error(2, &["--expect-digest has no meaning with --store"]);
+    for option in ["--mode authenticated", "--limit header=1KB"] {
+        bench.run(words(&format!("{load} {option}"))).expect_error(2, &["has no meaning"]);
+    }
+
+    bench.key("other");
+    let verify = "store verify store";
+    for means in ["--key-file other", "--key-file key --model-id typo", "--keyless --model-id typo"]
+    {
+        let ran = bench.run(words(&format!("{verify} {means}"))).expect_code(2);
+        assert!(ran.stderr.contains("nothing was verified"), "{}", ran.stderr);
+        assert!(!ran.stdout.contains("sound"), "{}", ran.stdout);
+    }
+    let sampled = bench.run(words(&format!("{verify} --keyless --sample 1"))).expect_code(0);
+    assert!(sampled.stdout.contains("sound in a sample of 1 %"), "{}", sampled.stdout);
+}
+
+#[test]
 fn no_credential_is_shown() {
     let bench = bench(1000);
     for store in ["https://user:hunter2@host/x", "s3://bucket/x?sig=hunter2", "s3://bucket/x"] {

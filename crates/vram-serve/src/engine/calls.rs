@@ -159,7 +159,11 @@ impl Engine {
         config.priority = priority.unwrap_or(config.priority);
         config.protection = protection.unwrap_or(config.protection);
         let devices = usize::try_from(self.manager.gpu_count()).unwrap_or(usize::MAX);
-        config.check(devices).map_err(Problem::bad_request)?;
+        config.check(devices).map_err(|why| {
+            let message = why.trim_start_matches("[[model]] ").to_owned();
+            let next = "name the model, its device and its files as the configuration would";
+            Problem::new(StatusCode::BAD_REQUEST, "bad-request", message, next)
+        })?;
         if !slots.contains_key(name) {
             if slots.len() >= MODELS_MAX {
                 return Err(Problem::new(
@@ -251,7 +255,12 @@ impl Engine {
         let model = self.resident(name)?;
         let set =
             if pinned { self.manager.pin_model(&model) } else { self.manager.unpin_model(&model) };
-        set.map(drop).map_err(|error| self.told_of(name, &error))
+        set.map_err(|error| self.told_of(name, &error))?;
+        // A load after a reset asks for the same.
+        if let Some(slot) = self.slots().get_mut(name) {
+            slot.config.pin = pinned;
+        }
+        Ok(())
     }
 
     /// Frees a model, wherever it is. One that is absent already is no failure: a client that lost

@@ -20,7 +20,8 @@ pub struct StoreSources {
 }
 
 impl StoreSources {
-    /// Opens them by their addresses, as [`Store::open`] takes them. Nothing is sent yet.
+    /// Opens them by their addresses, as [`Store::open`] takes them. Nothing is sent yet. A mirror in a folder
+    /// that is not there is passed over, and so is the store where there is a mirror or a cache.
     ///
     /// # Arguments
     ///
@@ -34,9 +35,12 @@ impl StoreSources {
         mirrors: &[String],
         cache: Option<(&Path, ByteLen)>,
     ) -> Result<Self, StoreError> {
-        let mirrors = mirrors.iter().map(|one| Store::open(one)).collect::<Result<_, _>>()?;
+        let mirrors: Vec<_> =
+            mirrors.iter().map(|one| Store::open_or_absent(one)).collect::<Result<_, _>>()?;
         let cache = cache.map(|(folder, limit)| Cache::open(folder, limit)).transpose()?;
-        Ok(Self { store: Store::open(store)?, mirrors, cache })
+        let others = cache.is_some() || !mirrors.is_empty();
+        let store = if others { Store::open_or_absent(store)? } else { Store::open(store)? };
+        Ok(Self { store, mirrors, cache })
     }
 
     /// The store itself.

@@ -63,6 +63,7 @@ fn a_device_that_works_is_reset_only_by_force_and_never_under_a_lease() {
 #[test]
 fn a_model_whose_files_are_gone_is_named_and_the_others_come_back() {
     let rig = Rig::three();
+    rig.post("/v1/models/b/pin", "").expect(200);
     rig.post("/v1/models/b/migrate", "{\"gpu\":0}").expect(200);
     std::fs::remove_file(rig.path("a.safetensors")).unwrap();
     let done = rig.post("/v1/gpus/0/reset", "{\"force\":true}").expect(200).json();
@@ -73,4 +74,5 @@ fn a_model_whose_files_are_gone_is_named_and_the_others_come_back() {
         (&rig.model("a")["state"], &rig.model("b")["state"]),
         (&"absent".into(), &"resident".into())
     );
+    assert_eq!(rig.model("b")["pinned"], true, "what an operator set is still set");
 }

@@ -182,8 +182,13 @@ fn a_restart_comes_back_from_the_cache_under_the_same_pin() {
     assert_eq!(images(&rig.path("cache")).len(), 2, "kept by the same pass");
     rig.stopper.drain();
     let folder = rig.give_folder();
-    // The folder is there, as where a mount is, and has nothing.
+    // The store is gone; a mount that has nothing is one too.
     fs::remove_dir_all(folder.path().join("store")).unwrap();
+    let rig = Rig::in_folder(folder, &lines);
+    rig.wait_ready();
+    assert_eq!(rig.model("prod")["manifest"], pin.as_str());
+    rig.stopper.drain();
+    let folder = rig.give_folder();
     fs::create_dir(folder.path().join("store")).unwrap();
 
     let rig = Rig::in_folder(folder, &lines);

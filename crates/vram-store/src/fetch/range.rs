@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStoreExt as _};
 use vram_alloc::host;
 
 use super::Body;
@@ -48,6 +48,16 @@ pub(crate) async fn read_range(
     }
     let options = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
     match get(store, key, options, past_caches, limits.stall, range_len(&range)).await {
+        // A range beyond the end of an object is refused in words that differ from store to store.
+        Err(Answer::Failed(why) | Answer::Refused(why)) if why.to_lowercase().contains("range") => {
+            let (objects, name) = (store.objects(past_caches), store.key(key));
+            match tokio::time::timeout(limits.stall, objects.head(&name)).await {
+                Ok(Ok(meta)) if meta.size != object_len => {
+                    Answer::Length { expected: object_len, found: meta.size }
+                }
+                _ => Answer::Failed(why),
+            }
+        }
         Err(answer) => answer,
         Ok((meta, _)) if meta.size != object_len => {
             Answer::Length { expected: object_len, found: meta.size }

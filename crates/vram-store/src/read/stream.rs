@@ -33,7 +33,31 @@ pub struct SealedReader<'a, 'o> {
     told: u64,
     /// Keeps what passes, for the cache.
     copy: Option<WholeFile>,
-    failure: Option<StoreError>,
+    failure: Option<Failure>,
+}
+
+/// Why reading ended early.
+pub(crate) enum Failure {
+    /// A file of this machine failed, or became shorter, since it was opened: ranges can be asked for
+    /// again, and of the other sources.
+    File { source: usize, why: String },
+    /// Nothing that is left helps.
+    Final(StoreError),
+}
+
+impl<E: Into<StoreError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { why, .. } => f.write_str(why),
+            Self::Final(error) => error.fmt(f),
+        }
+    }
 }
 
 enum Data {
@@ -46,11 +70,17 @@ enum Data {
 }
 
 impl<'a, 'o> SealedReader<'a, 'o> {
-    pub(crate) fn new(read: &'a ImageRead<'a, 'o>, head: Head, copy: Option<WholeFile>) -> Self {
+    /// `by_file`: whether a file of this machine is read as a file, without retries.
+    pub(crate) fn new(
+        read: &'a ImageRead<'a, 'o>,
+        head: Head,
+        copy: Option<WholeFile>,
+        by_file: bool,
+    ) -> Self {
         let data_offset = head.layout.data_offset();
         let steps = super::Proof::keyed_steps(&head, read.options);
         let Head { bytes, .. } = head;
-        let data = if let Some((file, source)) = Self::local(read) {
+        let data = if let Some((file, source)) = by_file.then(|| Self::local(read)).flatten() {
             Data::File { file, source }
         } else {
             let sources = Arc::clone(&read.sources);
@@ -102,7 +132,7 @@ impl<'a, 'o> SealedReader<'a, 'o> {
     }
 
     /// Why reading failed, if it did.
-    pub(crate) fn take_failure(&mut self) -> Option<StoreError> {
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
         self.failure.take()
     }
 
@@ -126,7 +156,7 @@ impl<'a, 'o> SealedReader<'a, 'o> {
         }
     }
 
-    fn data(&mut self, target: &mut [u8]) -> Result<usize, StoreError> {
+    fn data(&mut self, target: &mut [u8]) -> Result<usize, Failure> {
         self.read.options.go_on()?;
         let left = self.read.shard.image_len.saturating_sub(self.at);
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(target.len());
@@ -136,17 +166,15 @@ impl<'a, 'o> SealedReader<'a, 'o> {
         match &mut self.data {
             Data::File { file, source } => {
                 use std::os::unix::fs::FileExt as _;
-                let done = file.read_at(target, self.at).map_err(|error| {
-                    let name = self.read.sources.name(*source);
-                    StoreError::io("read", std::path::Path::new(&*name), error)
-                })?;
-                if done == 0 {
-                    // It became shorter since it was opened.
-                    let part = Part::Length { expected: self.read.shard.image_len, found: self.at };
-                    self.read.sources.lied(*source, true, part, self.read.options);
-                    return Err(self.read.no_source());
+                let (source, at) = (*source, self.at);
+                match file.read_at(target, at) {
+                    Ok(0) => {
+                        let why = format!("the file ended at byte {at} while it was read");
+                        Err(Failure::File { source, why })
+                    }
+                    Ok(done) => Ok(done),
+                    Err(error) => Err(Failure::File { source, why: error.to_string() }),
                 }
-                Ok(done)
             }
             Data::Window(window) => {
                 let current = self.origins.last().filter(|(end, _)| *end > self.at);
@@ -154,7 +182,7 @@ impl<'a, 'o> SealedReader<'a, 'o> {
                     let Some((step, fetched)) = window.next(self.read.options)? else {
                         return Ok(0);
                     };
-                    let Some(fetched) = fetched else { return Err(self.read.no_source()) };
+                    let Some(fetched) = fetched else { return Err(self.read.no_source().into()) };
                     // Of ranges that were given out, the origin alone is kept.
                     if let Some((_, before)) = self.origins.last_mut() {
                         before.bytes = Body::default();

@@ -105,7 +105,9 @@ impl Store {
                 }
             };
             verdict.manifests = verdict.manifests.saturating_add(1);
-            for shard in trusted.shards().iter().filter(|shard| seen.insert(shard.image)) {
+            // Two manifests may say different things of one image.
+            let said = |shard: &&ShardEntry| seen.insert((shard.image, shard.image_len));
+            for shard in trusted.shards().iter().filter(said) {
                 options.go_on()?;
                 verdict.images = verdict.images.saturating_add(1);
                 match means {

@@ -1,13 +1,15 @@
 //! Sources that fail: tried again by range, given up, timed, cancelled.
 
 use core::time::Duration;
+use std::sync::Arc;
 use std::time::Instant;
 
 use vram_files::CancelToken;
-use vram_store::{Pull, StoreError, StoreEvent, StoreOptions};
+use vram_store::object_store::ObjectStoreExt as _;
+use vram_store::{Pull, Store, StoreError, StoreEvent, StoreOptions, image_key};
 
 use crate::liar::{Liar, Lie};
-use crate::support::{World, content, load, noting, refusal};
+use crate::support::{ImportError, World, admit, altered, content, load, noting, open, refusal};
 
 const LEN: usize = 300_000;
 
@@ -97,4 +99,54 @@ fn no_more_ranges_are_asked_for_than_the_window_has_room_for() {
     assert_eq!(load(&pull, 0).unwrap().len(), 3_000_000);
     let most = most.load(core::sync::atomic::Ordering::Relaxed);
     assert!((1..=3).contains(&most), "{most}");
+}
+
+/// A mirror of this machine is read as a file; what happens to that file meanwhile ends no load.
+#[test]
+fn a_file_that_ends_or_goes_while_it_is_read_is_asked_for_again_and_then_the_next_source() {
+    for lost in [Some(0), Some(50_000), Some(150_000), None] {
+        let world = World::new();
+        world.push(vec![world.file("model", 300_000)]);
+        let manifest = world.manifest(7);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(image_key(&manifest.shards()[0].image));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let id = manifest.shards()[0].image;
+        let image = {
+            let (objects, key) = (Arc::clone(&world.objects), image_key(&id));
+            let read = async move {
+                let found = objects.get(&key.as_str().into()).await.unwrap();
+                found.bytes().await.unwrap().to_vec()
+            };
+            futures_util::future::FutureExt::now_or_never(read).unwrap()
+        };
+        std::fs::write(&file, image).unwrap();
+        let mirror = Store::folder(folder.path()).unwrap();
+        let mut events = Vec::new();
+        let mut calls = 0;
+        let pull = Pull::new(&manifest, &world.keys, b"", &world.store).mirror(&mirror);
+        let loaded = pull.options(noting(&mut events)).load(0, altered, |reader| {
+            calls += 1;
+            if calls == 1 {
+                let mut first = vec![0; 100_000];
+                std::io::Read::read_exact(reader, &mut first).map_err(|_| ImportError::Read)?;
+                match lost {
+                    Some(len) => {
+                        let file = std::fs::File::options().write(true).open(&file).unwrap();
+                        file.set_len(len).unwrap();
+                    }
+                    // The open file stays readable: no loss at all.
+                    None => std::fs::remove_file(&file).unwrap(),
+                }
+                let mut rest = Vec::new();
+                std::io::Read::read_to_end(reader, &mut rest).map_err(|_| ImportError::Read)?;
+                return open(&[first, rest].concat()).map_err(ImportError::Seal);
+            }
+            admit(reader)
+        });
+        assert_eq!(loaded.unwrap(), content("model", 300_000), "{lost:?}");
+        assert_eq!(calls, if lost.is_some() { 2 } else { 1 });
+        let lied = events.iter().any(|event| matches!(event, StoreEvent::SourceLied(_)));
+        assert_eq!(lied, lost.is_some(), "a file of another length is a wrong one: {events:?}");
+    }
 }

@@ -56,10 +56,13 @@ impl Loading {
 
 /// A client of the server that the command line names.
 pub(super) fn client(to: &ToServer) -> Result<Client, Failure> {
+    /// A large model may take as long to load.
+    const PATIENCE: Duration = Duration::from_hours(1);
+
     let server = to.server.clone().unwrap_or_else(Server::local).trusting(to.ca.clone());
     let client = Client::new(server)
         .map_err(|error| Failure::input(format!("cannot start a client: {error}")))?;
-    Ok(client.patience(to.patience))
+    Ok(client.patience(to.patience.unwrap_or(PATIENCE)))
 }
 
 /// The same, with the token.
@@ -263,7 +266,7 @@ pub(super) fn failed(error: ClientError) -> Failure {
         other => {
             return Failure::new(Kind::Device, other.to_string())
                 .code("server")
-                .hint("look at the server's log; `vram ps` tells whether it answers");
+                .hint("look at the server's log, and whether its process runs and is not stopped");
         }
     };
     let kind = match (problem.status, &*problem.code) {

@@ -79,6 +79,8 @@ fn read(to: &ToServer) -> Result<Listing, Failure> {
         Some(server) if server.to_string().starts_with("https:") => super::ctl::with_token(to)?,
         _ => client(to)?,
     };
+    // A listing is ready at once, or the server does not answer.
+    let client = client.patience(to.patience.unwrap_or(core::time::Duration::from_secs(10)));
     let Ready { ready, draining } = client.get("/readyz").map_err(failed)?;
     let Models { models } = client.get("/v1/models").map_err(failed)?;
     let Leases { leases } = client.get("/v1/leases").map_err(failed)?;

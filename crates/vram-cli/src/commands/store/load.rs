@@ -8,7 +8,7 @@ use vram_serve::{import_images, request_for};
 use vram_store::{LoadError, ParseRevisionError, Revision, ShardEntry, Trusted};
 
 use super::{Lied, Telling, believed, copy_of, open, wanted as named, with_deadline};
-use crate::args::LoadArgs;
+use crate::args::{ExpectedMode, LoadArgs};
 use crate::commands::devices::Devices;
 use crate::commands::image::check_context;
 use crate::commands::keys;
@@ -149,6 +149,9 @@ fn revision(args: &LoadArgs) -> Result<Revision, Failure> {
     let others = [
         (args.partial, "--partial"),
         (args.digests.digests.is_some(), "--digests"),
+        (!args.digests.expect_digests.is_empty(), "--expect-digest"),
+        (args.images.mode != ExpectedMode::Encrypted, "--mode"),
+        (!args.limits.limits.is_empty(), "--limit"),
         (args.images.model_id.is_some(), "--model-id"),
         (args.images.revision.is_some(), "--revision"),
         (args.images.metadata.is_some(), "--metadata"),

@@ -185,8 +185,18 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
             count => format!("; {} of other keys not verified", table::count(count, "manifest")),
         },
     ))?;
+    let asked_for = report.other_key_count > 0 || args.model_id.is_some();
+    if report.manifest_count == 0 && report.sound && asked_for {
+        let failure = Failure::input("nothing was verified: no manifest is of this key and model")
+            .code("nothing-verified")
+            .hint("`vram store ls` lists what is there; give its key, or --keyless");
+        output.json_failed(&report, &failure)?;
+        return Err(failure);
+    }
     if report.sound {
-        output.line("sound")?;
+        let drawn = args.sample.filter(|percent| *percent < 100);
+        let of = drawn.map(|percent| format!(" in a sample of {percent} % of the parts"));
+        output.line(format!("sound{}", of.unwrap_or_default()))?;
         return output.json(&report);
     }
     let count = ByteLen::from_usize(report.findings.len()).get();

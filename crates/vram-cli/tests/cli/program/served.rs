@@ -148,22 +148,22 @@ fn a_server_whose_log_nobody_reads_goes_on() {
     let mut served = Served::start(&bench, &[]);
     served.server.as_mut().unwrap().kill().unwrap();
     drop(served);
-    let mut server = bench.command(["serve", "-vvv", "--json"]).spawn().unwrap();
+    let mut child = bench.command(["serve", "-vvv", "--json"]).spawn().unwrap();
     let served = Served { bench: &bench, server: None, told: None };
     served.wait(|document| document["ready"] == true);
     for _ in 0..40 {
         served.run("ctl verify a").expect_code(0);
         served.run("ctl pin a").expect_code(0);
     }
-    signal_to(&server, "-TERM");
+    signal_to(&child, "-TERM");
     let started = Instant::now();
-    while server.try_wait().unwrap().is_none() {
+    while child.try_wait().unwrap().is_none() {
         assert!(started.elapsed() < Duration::from_secs(30), "it waits for its reader");
         thread::sleep(Duration::from_millis(20));
     }
     // As much as the pipe holds, up to a line: it was full.
     let mut told = Vec::new();
-    server.stderr.take().unwrap().read_to_end(&mut told).unwrap();
+    child.stderr.take().unwrap().read_to_end(&mut told).unwrap();
     assert!(told.len() >= 60 << 10, "{} bytes", told.len());
 }
 
