@@ -86,6 +86,11 @@ impl Hub {
         }
     }
 
+    /// Whether the manager was closed.
+    pub(crate) fn is_over(&self) -> bool {
+        lock(&self.queues).over
+    }
+
     fn alive(&self) -> Vec<Arc<Queue>> {
         lock(&self.queues).all.iter().filter_map(Weak::upgrade).collect()
     }

@@ -343,7 +343,6 @@ impl Manager {
         // What happened until now still reaches the iterators.
         detach(py, || inner.manager.flush_events(FLUSH));
         self.shared.hub.end();
-        self.shared.close();
         let report = report?;
         let left: Vec<String> = report.left.iter().map(|(shard, _)| shard.to_string()).collect();
         to_python(

@@ -18,8 +18,6 @@ use crate::wait::detach;
 pub(crate) struct Shared {
     inner: Guarded<Inner>,
     pub(crate) hub: Arc<Hub>,
-    /// Whether the manager was closed: what views kept then goes with them.
-    closed: AtomicBool,
 }
 
 /// In the order in which they are dropped.
@@ -32,17 +30,12 @@ pub(crate) struct Inner {
 impl Shared {
     pub(crate) fn new(manager: VramManager, hub: Arc<Hub>) -> Arc<Self> {
         let inner = Guarded::new(Inner { scrubber: Mutex::new(None), manager });
-        Arc::new(Self { inner, hub, closed: AtomicBool::new(false) })
-    }
-
-    /// Notes that the manager was closed.
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        Arc::new(Self { inner, hub })
     }
 
     /// Gives back what no view keeps any more, if the manager was closed.
     fn tidy(&self) {
-        if self.closed.load(Ordering::Acquire)
+        if self.hub.is_over()
             && let Some(inner) = self.inner.here()
         {
             let _report = inner.manager.close(Duration::ZERO);

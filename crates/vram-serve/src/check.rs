@@ -64,8 +64,9 @@ impl Check {
     #[must_use]
     pub fn of(config: &Config, devices: Result<Vec<Arc<dyn Device>>, String>) -> Self {
         let prepared = Prepared::of(config, devices);
+        let mut problems: Vec<_> = prepared.problems().iter().map(ToString::to_string).collect();
         let usable = prepared.devices.as_ref().ok();
-        let keys = config.key.source().load().ok().map(KeyRing::new);
+        let keys = prepared.key.ok().map(KeyRing::new);
         let models: Vec<_> = config
             .models
             .iter()
@@ -86,7 +87,6 @@ impl Check {
                 }
             })
             .collect();
-        let mut problems: Vec<_> = prepared.problems().iter().map(ToString::to_string).collect();
         if let Some(devices) = usable.filter(|_| models.iter().all(|model| model.problem.is_none()))
         {
             problems.extend(too_much(config, devices, &models));

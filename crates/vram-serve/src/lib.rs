@@ -19,7 +19,7 @@ mod server;
 
 pub use check::{Check, ModelCheck};
 pub use config::{Config, ConfigError, Listen};
-pub use engine::stored::{StoreSources, import_images, request_for};
+pub use engine::stored::{StoreSources, altered, import_images, plan_of, request_for};
 pub use problem::Problem;
 pub use report::{ServeError, ServeReport};
 pub use server::{Server, Stopper};

@@ -60,12 +60,7 @@ impl Store {
     ///
     /// [`StoreError::Address`].
     pub fn open_or_create(address: &str) -> Result<Self, StoreError> {
-        let folder = match address::scheme(address) {
-            None => Some(address),
-            Some(("file", path)) => Some(path),
-            Some(_) => None,
-        };
-        if let Some(folder) = folder {
+        if let Some(folder) = address::folder(address) {
             fs::create_dir_all(folder).map_err(|error| address::refused(address, error))?;
         }
         Self::open(address)
@@ -78,12 +73,7 @@ impl Store {
     ///
     /// [`StoreError::Address`].
     pub fn open_or_absent(address: &str) -> Result<Self, StoreError> {
-        let folder = match address::scheme(address) {
-            None => Some(address),
-            Some(("file", path)) => Some(path),
-            Some(_) => None,
-        };
-        match folder {
+        match address::folder(address) {
             Some(folder) if !Path::new(folder).exists() => {
                 Ok(Self::over(address, Arc::new(InMemory::new())))
             }

@@ -122,7 +122,7 @@ def load_state_dict(
             one[id(held)] = slots[key]
             if not _is_lazy(held) and held.is_contiguous() and held.numel():
                 whole[_storage(held)] = (held, slots[key])
-    for name, (slots, key, held) in before.items():
+    for slots, key, held in before.values():
         if id(held) in one:
             slots[key] = one[id(held)]
         elif not _is_lazy(held) and _storage(held) in whole:

@@ -142,8 +142,13 @@ pub fn import_images(
     import.finish().map_err(LoadError::Admit)
 }
 
-/// One piece for each image. Its file's number is the number of the shard.
-pub(crate) fn plan_of(shards: &[ShardEntry]) -> Result<ModelPlan, VramError> {
+/// The plan of a manifest's images: one piece for each, in whole. Its file's number is the number of the
+/// shard.
+///
+/// # Errors
+///
+/// [`VramError::Config`] for images that no plan can hold.
+pub fn plan_of(shards: &[ShardEntry]) -> Result<ModelPlan, VramError> {
     let piece = |shard: &ShardEntry| {
         // A manifest has at most 65,536 shards.
         let number = u32::try_from(shard.index).unwrap_or(u32::MAX);
@@ -153,8 +158,10 @@ pub(crate) fn plan_of(shards: &[ShardEntry]) -> Result<ModelPlan, VramError> {
     plan.map_err(|error| VramError::Config { what: format!("the manifest's shards: {error}") })
 }
 
-/// The part of an image that an error of the import is about.
-fn altered(error: &VramError) -> Option<Part> {
+/// The part of an image that an error of its import is about, as [`Pull::load`] asks for it; `None` if it
+/// has another reason.
+#[must_use]
+pub fn altered(error: &VramError) -> Option<Part> {
     let seal: &SealError = match error {
         VramError::Seal(seal) => seal,
         VramError::Image { source, .. } => source,

@@ -13,6 +13,15 @@ pub(super) fn scheme(address: &str) -> Option<(&str, &str)> {
     (!scheme.is_empty() && scheme.bytes().all(letter)).then_some((scheme, rest))
 }
 
+/// The path of an address that is a folder.
+pub(super) fn folder(address: &str) -> Option<&str> {
+    match scheme(address) {
+        None => Some(address),
+        Some(("file", path)) => Some(path),
+        Some(_) => None,
+    }
+}
+
 pub(super) fn refused(address: &str, why: impl fmt::Display) -> StoreError {
     StoreError::Address { address: without_secrets(address), why: redact(&why) }
 }

@@ -1,11 +1,9 @@
 //! Sources that fail: tried again by range, given up, timed, cancelled.
 
 use core::time::Duration;
-use std::sync::Arc;
 use std::time::Instant;
 
 use vram_files::CancelToken;
-use vram_store::object_store::ObjectStoreExt as _;
 use vram_store::{Pull, Store, StoreError, StoreEvent, StoreOptions, image_key};
 
 use crate::liar::{Liar, Lie};
@@ -111,16 +109,7 @@ fn a_file_that_ends_or_goes_while_it_is_read_is_asked_for_again_and_then_the_nex
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(image_key(&manifest.shards()[0].image));
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        let id = manifest.shards()[0].image;
-        let image = {
-            let (objects, key) = (Arc::clone(&world.objects), image_key(&id));
-            let read = async move {
-                let found = objects.get(&key.as_str().into()).await.unwrap();
-                found.bytes().await.unwrap().to_vec()
-            };
-            futures_util::future::FutureExt::now_or_never(read).unwrap()
-        };
-        std::fs::write(&file, image).unwrap();
+        std::fs::write(&file, world.image(7)).unwrap();
         let mirror = Store::folder(folder.path()).unwrap();
         let mut events = Vec::new();
         let mut calls = 0;

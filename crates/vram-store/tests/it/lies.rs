@@ -1,10 +1,7 @@
 //! P75: for any lie of a source, the same bytes, or an error that names source and part.
 
-use std::sync::Arc;
-
 use vram_seal::{Protection, SealParams};
-use vram_store::object_store::ObjectStoreExt as _;
-use vram_store::{Cause, Part, Pull, Push, Store, StoreError, StoreEvent, StoreOptions, image_key};
+use vram_store::{Cause, Part, Pull, Push, Store, StoreError, StoreEvent, StoreOptions};
 
 use crate::liar::{Liar, Lie};
 use crate::support::{World, content, load, noting, push, refusal};
@@ -19,20 +16,6 @@ fn world() -> World {
     let world = World::new();
     world.push(vec![world.file("model", LEN)]);
     world
-}
-
-fn bytes_of(world: &World) -> Vec<u8> {
-    let id = world.manifest(7).shards()[0].image;
-    let (objects, key) = (Arc::clone(&world.objects), image_key(&id));
-    let read = async move {
-        let found = objects.get(&key.as_str().into()).await.unwrap();
-        found.bytes().await.unwrap().to_vec()
-    };
-    wait(read)
-}
-
-fn wait<T>(future: impl Future<Output = T>) -> T {
-    futures_util::future::FutureExt::now_or_never(future).unwrap()
 }
 
 /// What an altered byte at this position of the image must be found as.
@@ -122,14 +105,14 @@ fn try_lie_to_folder(world: &World, lie: &Lie, expected: Option<Part>) {
 
     let both = Pull::new(&manifest, &world.keys, b"", &world.store).mirror(&liar);
     let images = both.to_folder(folder.path()).unwrap();
-    assert_eq!(std::fs::read(images[0].path()).unwrap(), bytes_of(world), "{lie:?}");
+    assert_eq!(std::fs::read(images[0].path()).unwrap(), world.image(7), "{lie:?}");
 }
 
 #[test]
 fn every_altered_byte_of_an_image_is_found_where_it_is() {
     let small = World::new();
     small.push(vec![small.file("model", 4396)]);
-    let len = u64::try_from(bytes_of(&small).len()).unwrap();
+    let len = u64::try_from(small.image(7).len()).unwrap();
     assert_eq!(len, HEAD + 4396);
     for at in 0..len {
         // The table of two segments ends earlier than that of three.
@@ -137,7 +120,7 @@ fn every_altered_byte_of_an_image_is_found_where_it_is() {
         try_lie(&small, &Lie::Flip(at, 1 << (at % 8)), Some(part));
     }
     let world = world();
-    let len = u64::try_from(bytes_of(&world).len()).unwrap();
+    let len = u64::try_from(world.image(7).len()).unwrap();
     for at in [0, 239, 255, 256, 399, 400, HEAD - 1, HEAD, HEAD + SEGMENT, len - 1] {
         try_lie_to_folder(&world, &Lie::Flip(at, 0x40), Some(part_at(at)));
     }
@@ -151,8 +134,8 @@ fn wrong_lengths_swaps_and_other_images_are_found() {
     let mut older = push(&world.key, vec![world.file("older", LEN)]);
     older.revision = 6;
     world.store.push(&older, &StoreOptions::new()).unwrap();
-    let older = bytes_of_revision(&world, 6);
-    let own = bytes_of(&world);
+    let older = world.image(6);
+    let own = world.image(7);
     let spliced =
         [&own[..usize::try_from(HEAD).unwrap()], &older[usize::try_from(HEAD).unwrap()..]];
     for (lie, part) in [
@@ -173,14 +156,6 @@ fn wrong_lengths_swaps_and_other_images_are_found() {
         try_lie(&world, &lie, part);
         try_lie_to_folder(&world, &lie, part);
     }
-}
-
-fn bytes_of_revision(world: &World, revision: u64) -> Vec<u8> {
-    let id = world.manifest(revision).shards()[0].image;
-    let key = image_key(&id);
-    let objects = Arc::clone(&world.objects);
-    wait(async move { objects.get(&key.as_str().into()).await.unwrap().bytes().await.unwrap() })
-        .to_vec()
 }
 
 /// A holder of the key can make a second content for one record's tags; the digest behind the seal

@@ -7,11 +7,11 @@ use tempfile::TempDir;
 use vram_seal::{
     Expected, KeyRing, SealError, SealKey, SealParams, SegmentSize, Threads, image, open_record,
 };
-use vram_store::object_store::ObjectStore;
 use vram_store::object_store::memory::InMemory;
+use vram_store::object_store::{ObjectStore, ObjectStoreExt as _};
 use vram_store::{
     LoadError, Part, Pull, Push, Pushed, SealedReader, Store, StoreError, StoreEvent, StoreOptions,
-    Trusted, Wanted,
+    Trusted, Wanted, image_key,
 };
 
 pub(crate) const MODEL: &str = "llama-3-8b";
@@ -44,6 +44,17 @@ impl World {
 
     pub(crate) fn push(&self, files: Vec<PathBuf>) -> Pushed {
         self.store.push(&push(&self.key, files), &StoreOptions::new()).unwrap()
+    }
+
+    /// The bytes of the first image of a revision.
+    pub(crate) fn image(&self, revision: u64) -> Vec<u8> {
+        let key = image_key(&self.manifest(revision).shards()[0].image);
+        let objects = Arc::clone(&self.objects);
+        let read = async move {
+            let found = objects.get(&key.as_str().into()).await.unwrap();
+            found.bytes().await.unwrap().to_vec()
+        };
+        futures_util::future::FutureExt::now_or_never(read).unwrap()
     }
 
     pub(crate) fn manifest(&self, revision: u64) -> Trusted {

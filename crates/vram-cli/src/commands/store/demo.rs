@@ -9,11 +9,11 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 use tempfile::TempDir;
 use vram_residency::{
-    ByteLen, CancelToken, ImportRequest, KeyRing, SealError, SealKey, SealParams, VramError,
-    VramManager,
+    ByteLen, CancelToken, ImportRequest, KeyRing, SealKey, SealParams, VramManager,
 };
+use vram_serve::altered;
 use vram_store::{
-    LoadError, Part, Pull, Push, Pushed, Sample, Store, Trusted, VerifyMeans, Wanted, created_at,
+    LoadError, Pull, Push, Pushed, Sample, Store, Trusted, VerifyMeans, Wanted, created_at,
     image_key,
 };
 
@@ -266,15 +266,6 @@ impl Demo<'_> {
         self.told("remove it, push again", began, "1 image sent: what was missing, and no more");
         Ok(())
     }
-}
-
-fn altered(error: &VramError) -> Option<Part> {
-    let seal: &SealError = match error {
-        VramError::Seal(seal) => seal,
-        VramError::Image { source, .. } => source,
-        _ => return None,
-    };
-    Part::altered(seal)
 }
 
 fn expect(good: bool, what: &str) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use vram_residency::{ByteLen, KeyRing, Limits, Protection, Verify, VramError};
-use vram_serve::{import_images, request_for};
+use vram_serve::{import_images, plan_of, request_for};
 use vram_store::{LoadError, ParseRevisionError, Revision, ShardEntry, Trusted};
 
 use super::{Lied, Telling, believed, copy_of, open, wanted as named, with_deadline};
@@ -18,9 +18,6 @@ use crate::commands::load::{
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{interrupt, table};
-
-/// Bytes of which a shard takes a whole number in device memory.
-const GRANULE: u64 = 256;
 
 /// The result, as JSON shows it. Lengths are in bytes, times in seconds.
 #[derive(Debug, Serialize)]
@@ -69,7 +66,7 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
     let manifest = sources.manifest(&named(&what, &args.from), Some(&keys), &options())?;
     let wanted = shards_of(args, &manifest)?;
 
-    let needed = footprint(&wanted);
+    let needed = plan_of(&wanted)?.footprint();
     let mut devices = Devices::open(&args.devices, needed)?;
     output.set_cards(devices.infos());
     let manager = devices
@@ -175,12 +172,6 @@ fn shards_of(args: &LoadArgs, manifest: &Trusted) -> Result<Vec<ShardEntry>, Fai
     })?;
     let wanted = |shard: &&ShardEntry| numbers.contains(&shard.index);
     Ok(manifest.shards().iter().filter(wanted).cloned().collect())
-}
-
-fn footprint(shards: &[ShardEntry]) -> ByteLen {
-    let rounded = |len: u64| len.div_ceil(GRANULE).saturating_mul(GRANULE);
-    let sum = |sum: u64, shard: &ShardEntry| sum.saturating_add(rounded(shard.plaintext_len));
-    ByteLen::new(shards.iter().fold(0, sum))
 }
 
 fn failed(error: LoadError<VramError>) -> Failure {
