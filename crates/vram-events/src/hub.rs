@@ -77,9 +77,15 @@ impl Events {
         self.append_step(self.event_time(), of, kind);
     }
 
+    /// Whether there is a sink that is told of anything.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        !self.queues.is_empty()
+    }
+
     /// The present time, if there is a sink to tell it.
     fn event_time(&self) -> Timestamp {
-        if self.queues.is_empty() { Timestamp::default() } else { self.now() }
+        if !self.is_heard() { Timestamp::default() } else { self.now() }
     }
 
     /// The present time, by the clock of the emitter, on the calling thread; the default if the
@@ -121,7 +127,7 @@ impl Events {
         let mut next = lock(&self.next);
         let seq = *next;
         *next = seq.saturating_add(1);
-        if self.queues.is_empty() {
+        if !self.is_heard() {
             return;
         }
         let event = Arc::new(Event { seq, at, of, kind });

@@ -84,7 +84,7 @@ pub(crate) fn admit_placed(
 ) -> Result<Leased, VramError> {
     check_holder(request.holder.as_ref())?;
     let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
-    let model = numbered(core, plan);
+    let model = numbered(core, plan, &request.common);
     request.admitted = Some(Arc::clone(&model));
     let placed = place(&request)?;
     let job = Job { core, source, watch: &watch, failed_at: request.failed_at };
@@ -104,9 +104,9 @@ pub(crate) fn admit_placed(
 }
 
 /// A model that is being admitted.
-fn numbered(core: &Core, plan: &ModelPlan) -> Arc<Admitted> {
+fn numbered(core: &Core, plan: &ModelPlan, request: &SealRequest) -> Arc<Admitted> {
     let number = core.admissions.fetch_add(1, Ordering::Relaxed);
-    Arc::new(Admitted::new(number, plan.clone()))
+    Arc::new(Admitted::new(number, plan.clone(), request.holder()))
 }
 
 /// Makes all shards of a model resident, in one moment.

@@ -94,8 +94,8 @@ fn wake_all(
     let room = RoomMaking {
         evicts: request.evicts,
         priority: entries().map(|entry| entry.standing.claim.priority).min().unwrap_or(0),
-        asker: first.map(|entry| (&entry.holder.model_id, entry.holder.owner.as_ref())),
-        waking: first.and_then(|entry| Some(entry.member.as_ref()?.model.number)),
+        asker: first.map(|entry| (&entry.holder().model_id, entry.holder().owner.as_ref())),
+        waking: first.and_then(|entry| Some(entry.member()?.model.number)),
     };
     let spaces = make_room::with_room(core, &gpus, Goal::Pieces(&lens), room, || {
         let place = |len: &ByteLen| {

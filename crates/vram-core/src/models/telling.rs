@@ -12,7 +12,7 @@ use crate::shard::Entry;
 /// that no other event about the model comes between; without a shard, nothing happened.
 pub(crate) fn tell(core: &Core, entries: &[Arc<Entry>], kind: EventKind) {
     if let Some(entry) = entries.first() {
-        entry.told.tell_model(core.events.now(), kind);
+        entry.told().tell_model(core.events.now(), kind);
     }
 }
 

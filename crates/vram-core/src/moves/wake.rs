@@ -120,7 +120,7 @@ pub fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, W
     // A panic of the device must not drop the parked shard.
     let gpus = GpuChoice::One(gpu);
     // Not a call on the whole model, but the model is another one afterwards.
-    let member = parked.copy.entry.member.as_ref();
+    let member = parked.copy.entry.member();
     let _waking = member.map(|member| member.model.hold());
     let woken = caught(core, gpus, || copy_back(core, &parked, gpu))
         .and_then(|arrived| arrive(core, &parked.copy.entry, arrived, &mut None));

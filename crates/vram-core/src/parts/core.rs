@@ -26,8 +26,8 @@ use crate::parts::{
     TimedCall,
 };
 use crate::shard::{
-    Busy, Entry, Evicted, KeyUses, Marker, ParkCapacity, Parked, Registry, SealedShard, ShardCause,
-    ShardState, Told,
+    Busy, Entry, Evicted, KeyUses, Listeners, Marker, ParkCapacity, Parked, Registry, SealedShard, ShardCause,
+    ShardState,
 };
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;
@@ -50,6 +50,8 @@ pub struct Core {
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Arc<Events>,
+    /// Those events and the census, for shards.
+    pub(crate) listeners: Arc<Listeners>,
     pub(crate) limits: Limits,
     pub(crate) defaults: SealParams,
     pub(crate) read_back: ReadBack,
@@ -121,10 +123,14 @@ impl Core {
         })?;
         let parked = Parked::new(settings.park_limit)?;
         let registry = Registry::new(settings.limits.shard_count_max, parked);
-        let evicts_models = settings.eviction_unit == EvictionUnit::Model;
+        let listeners = Arc::new(Listeners {
+            events: Arc::clone(&events),
+            census: Arc::clone(&registry.census),
+            evicts_models: settings.eviction_unit == EvictionUnit::Model,
+        });
         let tenants: Arc<dyn Tenants> = Arc::new(Residents {
             promises: Arc::clone(&promises),
-            told: Told::new(Arc::clone(&events), Arc::clone(&registry.census), evicts_models),
+            listeners: Arc::clone(&listeners),
         });
         let gpus = gpus(&tenants)?;
         registry.census.begin(gpus.len());
@@ -141,6 +147,7 @@ impl Core {
             ids: settings.ids,
             clock,
             events,
+            listeners,
             limits: settings.limits,
             defaults: settings.defaults,
             read_back: settings.read_back,
@@ -238,13 +245,6 @@ impl Core {
         let stated = on_gpu.then(|| state.stated(entry));
         drop(state);
         stated.map(|stated| self.marker.handle(stated))
-    }
-
-    /// Who hears of the changes of a shard.
-    pub(crate) fn told(&self) -> Told {
-        let census = Arc::clone(&self.registry.census);
-        let evicts_models = self.eviction_unit == EvictionUnit::Model;
-        Told::new(Arc::clone(&self.events), census, evicts_models)
     }
 
     /// A fresh handle of an entry.

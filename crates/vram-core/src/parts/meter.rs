@@ -147,7 +147,7 @@ impl Drop for TimedCall<'_> {
             gpu: self.gpu,
             code: code.into(),
         };
-        self.core.events.emit_of(entry.and_then(|entry| entry.told.of.clone()), refused);
+        self.core.events.emit_of(entry.and_then(|entry| entry.told().whose()), refused);
     }
 }
 

@@ -240,7 +240,7 @@ impl Repair<'_, '_> {
         began: Moment,
         at: Timestamp,
         state: &mut State,
-        told: &Told,
+        told: Told<'_>,
     ) {
         state.quarantine = None;
         state.ages.verified(Check::by_host(began));

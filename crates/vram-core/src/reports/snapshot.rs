@@ -259,7 +259,7 @@ fn parked_shards(core: &Core) -> Vec<ParkedSnapshot> {
         Some(ParkedSnapshot {
             shard_id: entry.id.clone(),
             model_id: Arc::clone(&entry.sealed_as.model_id),
-            owner: entry.holder.owner.clone(),
+            owner: entry.holder().owner.clone(),
             plaintext_len: entry.plaintext_len,
             host_len,
             protection: state.seal.protection(),

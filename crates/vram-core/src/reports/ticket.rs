@@ -38,14 +38,14 @@ pub fn ticket(
         return Err(VramError::StaleHandle { shard: entry.id.clone() });
     }
     gpu.ready()?;
-    let owner_len = entry.holder.owner.as_deref().map_or(0, str::len);
+    let owner_len = entry.holder().owner.as_deref().map_or(0, str::len);
     let statement = Statement {
         nonce: options.nonce(),
         manager: core.marker.manager().into_bytes(),
         node: core.node.clone(),
         shard_id: entry.id.clone(),
         model_id: Arc::clone(&entry.sealed_as.model_id),
-        owner: entry.holder.owner.clone(),
+        owner: entry.holder().owner.clone(),
         gpu_uuid: gpu.device.info().uuid,
         gpu_index: gpu.index,
         plaintext_len: entry.plaintext_len,

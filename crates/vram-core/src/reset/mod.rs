@@ -127,7 +127,7 @@ fn let_go(core: &Core, gpu: &Gpu) -> Vec<Set> {
     let mut models = BTreeMap::new();
     let entries = core.registry.on(gpu.index);
     // Held before any of them goes: whoever makes room finds no model in part.
-    for member in entries.iter().filter_map(|old| old.member.as_ref()) {
+    for member in entries.iter().filter_map(|old| old.member()) {
         models.entry(member.model.number).or_insert_with(|| {
             sets.push(Set { remains: Vec::new(), held: Some(member.model.hold()) });
             sets.len().saturating_sub(1)
@@ -153,7 +153,7 @@ fn let_go(core: &Core, gpu: &Gpu) -> Vec<Set> {
         let Some((space, one)) = taken else { continue };
         // This space belongs to an earlier life of the device: dropping it wipes nothing.
         drop(space);
-        let set = old.member.as_ref().and_then(|member| models.get(&member.model.number));
+        let set = old.member().and_then(|member| models.get(&member.model.number));
         match set.and_then(|at| sets.get_mut(*at)) {
             Some(set) => set.remains.push(one),
             None => sets.push(Set { remains: vec![one], held: None }),

@@ -42,8 +42,8 @@ impl ResetReport {
         }
         self.lost.push(LostShard {
             shard_id: entry.id.clone(),
-            model_id: Arc::clone(&entry.holder.model_id),
-            owner: entry.holder.owner.clone(),
+            model_id: Arc::clone(&entry.holder().model_id),
+            owner: entry.holder().owner.clone(),
             bytes: entry.plaintext_len,
             why,
         });

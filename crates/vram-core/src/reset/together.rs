@@ -58,7 +58,7 @@ impl Restoring<'_> {
             }
             return;
         }
-        let index = |one: &Remains| one.entry.member.as_ref().map(|member| member.index);
+        let index = |one: &Remains| one.entry.member().map(|member| member.index);
         remains.sort_by_key(index);
         let mut targets = targets(self.core, self.gpu, self.options.elsewhere);
         loop {
@@ -221,15 +221,15 @@ impl Restoring<'_> {
 
 /// The model of these shards, if they are all of it.
 fn whole_model(entries: &[Arc<Entry>]) -> Option<&Arc<Admitted>> {
-    let model = &entries.first()?.member.as_ref()?.model;
+    let model = &entries.first()?.member()?.model;
     (model.plan.pieces().len() == entries.len()).then_some(model)
 }
 
 /// Records what was parked: as a model, if it is of one.
 fn record(mut parked: Vec<ParkedShard>, refusal: &VramError, report: &mut ResetReport) {
     let Some(first) = parked.first() else { return };
-    let model_id = Arc::clone(&first.copy.entry.holder.model_id);
-    parked.sort_by_key(|one| one.copy.entry.member.as_ref().map(|member| member.index));
+    let model_id = Arc::clone(&first.copy.entry.holder().model_id);
+    parked.sort_by_key(|one| one.copy.entry.member().map(|member| member.index));
     match ParkedModel::of(&model_id, parked) {
         Ok(model) => report.parked_models.push(WakeModelError::new(model, refusal.clone())),
         Err(shards) => {

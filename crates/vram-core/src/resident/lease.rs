@@ -80,7 +80,7 @@ impl Lease {
     /// Time since the lease began, by the manager's monotonic clock. This calls the clock.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.entry.told.events.monotonic().saturating_sub(self.leased.since)
+        self.entry.listeners.events.monotonic().saturating_sub(self.leased.since)
     }
 
     /// Plaintext bytes of the shard.
@@ -172,13 +172,13 @@ impl Drop for Lease {
         let (entry, gpu) = (&*self.entry, self.shard.gpu_index);
         let last = entry.gate.end_lease(&self.leased) == 0;
         let lease = counted(core::mem::take(&mut self.leased), entry);
-        entry.told.census.lease_ended(gpu, &entry.holder, &lease, last);
+        entry.listeners.census.lease_ended(gpu, entry.holder(), &lease, last);
     }
 }
 
 /// The lease of a shard, as the census counts it.
 fn counted(leased: Leased, entry: &Entry) -> CountedLease {
-    CountedLease { leased, shard: entry.id.clone(), of: entry.told.of.clone() }
+    CountedLease { leased, shard: entry.id.clone(), of: entry.of.clone() }
 }
 
 /// The name of a holder of leases. An empty one names nobody.
@@ -258,7 +258,7 @@ pub(crate) fn begun(
 ) -> Lease {
     let shard = core.handle(&entry);
     let lease = counted(leased.clone(), &entry);
-    entry.told.census.leased(shard.gpu_index, &entry.holder, lease, first);
+    entry.listeners.census.leased(shard.gpu_index, entry.holder(), lease, first);
     Lease { entry, shard, pointer, shared: AtomicBool::new(false), leased }
 }
 

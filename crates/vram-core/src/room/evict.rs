@@ -213,7 +213,7 @@ fn evict_together(
     let how = victim::fate(core, first);
     let told = |entry: &Entry, (gpu, bytes): (u32, ByteLen)| {
         let (shard, evicted_for) = (entry.id.clone(), evicted_for.map(Arc::clone));
-        entry.told.emit(EventKind::Evicted { shard, gpu, bytes, how, evicted_for });
+        entry.told().emit(EventKind::Evicted { shard, gpu, bytes, how, evicted_for });
     };
     let places = entries.iter().map(|entry| victim::place(entry).unwrap_or_default());
     let places: Vec<_> = places.collect();
@@ -249,9 +249,9 @@ fn evict_together(
         let shards = eviction.shard_count;
         let evicted_for = evicted_for.map(Arc::clone);
         let kind = EventKind::ModelEvicted { shards, bytes, how, evicted_for };
-        first.told.tell_model(core.events.now(), kind);
+        first.told().tell_model(core.events.now(), kind);
     }
-    Ok(Went { bytes, model_id: Some(Arc::clone(&first.holder.model_id)), parked })
+    Ok(Went { bytes, model_id: Some(Arc::clone(&first.holder().model_id)), parked })
 }
 
 /// What would have to be evicted so that `bytes` are free in one piece. Evicts nothing.

@@ -95,7 +95,7 @@ pub(crate) fn free_entry_for(
     gone();
     let told = |bytes, wiped| {
         let shard = entry.id.clone();
-        entry.told.emit(EventKind::Freed { shard, gpu, bytes, wiped });
+        entry.told().emit(EventKind::Freed { shard, gpu, bytes, wiped });
     };
     match space.give_back() {
         Ok(returned) => {

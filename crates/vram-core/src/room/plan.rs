@@ -195,7 +195,7 @@ impl Ranking {
                 park_room = rest;
             }
             for (entry, bytes) in victim.here_on(gpus) {
-                let (sum, count) = gone.entry(entry.holder.clone()).or_default();
+                let (sum, count) = gone.entry(entry.holder().clone()).or_default();
                 *sum = sum.saturating_add(bytes);
                 *count = count.saturating_add(1);
             }

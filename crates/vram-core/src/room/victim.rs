@@ -45,7 +45,7 @@ pub(crate) struct Listed {
 
 /// The model that a shard goes with; `None` if it goes alone.
 pub(crate) fn model_of<'e>(core: &Core, entry: &'e Entry) -> Option<&'e Arc<Admitted>> {
-    let member = entry.member.as_ref().filter(|_| core.eviction_unit == EvictionUnit::Model);
+    let member = entry.member().filter(|_| core.eviction_unit == EvictionUnit::Model);
     member.map(|member| &member.model)
 }
 
@@ -65,7 +65,7 @@ impl Listed {
         let mut models = HashSet::new();
         for entry in gpus.iter().flat_map(|gpu| core.registry.on(gpu.index)) {
             listed.looked_at = listed.looked_at.saturating_add(1);
-            let number = entry.member.as_ref().map(|member| member.model.number);
+            let number = entry.member().map(|member| member.model.number);
             if room.waking.is_some() && room.waking == number {
                 continue;
             }
@@ -113,7 +113,7 @@ impl Listed {
             return;
         }
         if let Some(leased) = entries.iter().find(|entry| entry.gate.leases() > 0) {
-            self.leased.add(&leased.id, &leased.holder.model_id, here);
+            self.leased.add(&leased.id, &leased.holder().model_id, here);
             return;
         }
         let standing = |entry: &Arc<Entry>| {
@@ -124,8 +124,8 @@ impl Listed {
         let candidate = Candidate {
             shard_id: first.id.clone(),
             shard_count: u64::try_from(entries.len()).unwrap_or(u64::MAX),
-            model_id: Arc::clone(&first.holder.model_id),
-            owner: first.holder.owner.clone(),
+            model_id: Arc::clone(&first.holder().model_id),
+            owner: first.holder().owner.clone(),
             gpu: places.first().map_or(0, |(gpu, _)| *gpu),
             bytes: places.iter().fold(ByteLen::ZERO, sum),
             priority: all().map(|(claim, ..)| claim.priority).max().unwrap_or(0),

@@ -221,7 +221,7 @@ impl Seen {
 /// Records a finished run as a verification, unless another check recorded a newer result
 /// meanwhile.
 fn counts(entry: &Entry, seen: &Seen, by: Checked) -> bool {
-    let at = entry.told.events.now();
+    let at = entry.listeners.events.now();
     entry.change(|state, told| {
         let counts = state.quarantine.is_none()
             && state.generation == seen.generation

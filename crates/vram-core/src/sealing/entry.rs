@@ -15,7 +15,7 @@ use crate::resident::{Anew, lease, reseal};
 use crate::sealing::SealRequest;
 use crate::shard::entry::arrive::arrive_all;
 use crate::shard::{
-    Ages, Arrived, Check, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing,
+    Ages, Arrived, Check, Counted, Entry, Moment, Of, Place, Seal, SealedShard, ShardCause, Standing,
     State, View,
 };
 
@@ -39,10 +39,13 @@ pub(crate) fn entry(
     let len = seal.opener.fields().plaintext_len();
     let place = Place::Restoring { gpu: space.gpu().index };
     let state = State::new(place, seal, 0, Ages::new(Moment::now(&*core.clock), verified));
-    let of = (request.owner.clone(), request.member.clone());
+    let of = match &request.member {
+        Some(member) => Of::Piece(member.clone()),
+        None => Of::Alone(Arc::new(request.holder())),
+    };
     let standing = Standing::new(request.claim);
     let sealed_as = request.sealed_as.clone();
-    let entry = Entry::new(id, sealed_as, of, len, standing, core.told(), (state, counted));
+    let entry = Entry::new(id, sealed_as, of, len, standing, Arc::clone(&core.listeners), (state, counted));
     lease::used(core, &entry);
     Ready { entry: Arc::new(entry), space }
 }
@@ -112,8 +115,8 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
     let arrived = arrive_all(coming.collect(), ShardCause::Wake, |index, _state, told| {
         let (Some(entry), Some(handle)) = (entries.get(index), handles.get(index)) else { return };
         core.registry.insert(Arc::clone(entry));
-        let (shard, model_id) = (entry.id.clone(), Arc::clone(&entry.holder.model_id));
-        let (owner, gpu) = (entry.holder.owner.clone(), handle.gpu_index);
+        let (shard, model_id) = (entry.id.clone(), Arc::clone(&entry.holder().model_id));
+        let (owner, gpu) = (entry.holder().owner.clone(), handle.gpu_index);
         let bytes = entry.plaintext_len;
         told.tell(at, EventKind::Sealed { shard, model_id, owner, gpu, bytes });
         if index.saturating_add(1) == entries.len()
@@ -132,7 +135,7 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
 
 /// The event that follows those of its shards, if they are a whole model.
 fn whole_model(last: &Entry, count: usize) -> Option<EventKind> {
-    let member = last.member.as_ref()?;
+    let member = last.member()?;
     let shards = ByteLen::from_usize(count).get();
     Some(EventKind::ModelAdmitted { shards, bytes: member.model.plan.total() })
 }

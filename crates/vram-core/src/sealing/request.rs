@@ -8,7 +8,7 @@ use vram_seal::{Protection, SealParams, SegmentSize, SivScope, Suite};
 use crate::error::VramError;
 use crate::parts::limits::{check_label, label};
 use crate::room::RoomMaking;
-use crate::shard::{Claim, Member, Metadata, SealedAs};
+use crate::shard::{Claim, HeldBy, Member, Metadata, SealedAs};
 use crate::transfer::ReadBack;
 
 /// A request to seal one shard onto one GPU. All settings except model and GPU have defaults.
@@ -115,6 +115,11 @@ impl SealRequest {
     pub(crate) fn check(&self) -> Result<(), VramError> {
         self.sealed_as.check()?;
         check_label("bytes of an owner", self.owner.as_ref())
+    }
+
+    /// Whose the shard will be.
+    pub(crate) fn holder(&self) -> HeldBy {
+        HeldBy { owner: self.owner.clone(), model_id: Arc::clone(&self.sealed_as.model_id) }
     }
 
     pub(crate) const fn room_making(&self) -> RoomMaking<'_> {

@@ -363,7 +363,8 @@ mod tests {
         change(0, Some(rows[0]), Some(moved));
         assert_eq!((census.shards(0), census.shards(1).len()), (vec![ids[1].clone()], 2));
         let leased = crate::shard::Leased::default();
-        let lease = CountedLease { leased, shard: ids[0].clone(), of: None };
+        let of = crate::shard::Of::Alone(Arc::new(holders[0].clone()));
+        let lease = CountedLease { leased, shard: ids[0].clone(), of };
         census.leased(1, &holders[0], lease.clone(), true);
         assert_eq!(census.leases(), (1, Some(lease.clone())));
         change(0, Some(moved), None);

@@ -15,9 +15,9 @@ use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
 
 use crate::error::{OldestLease, VramError};
-use crate::shard::entry::member::{Member, UnderWay};
+use crate::shard::entry::member::{Member, Of, UnderWay};
 use crate::shard::entry::quarantine::Quarantine;
-pub(crate) use crate::shard::entry::told::Told;
+pub(crate) use crate::shard::entry::told::{Listeners, Told};
 use crate::shard::{
     Ages, Copies, Counted, Gate, HeldBy, Lies, Place, Row, Seal, SealedAs, SealedShard, ShardCause,
     ShardState, Standing, Stated, View,
@@ -29,13 +29,11 @@ use crate::sync::{Mutex, MutexGuard, lock};
 pub(crate) struct Entry {
     pub(crate) id: ShardId,
     pub(crate) sealed_as: SealedAs,
-    pub(crate) holder: HeldBy,
-    /// The model that the shard was admitted with; `None` for one that was sealed by itself.
-    pub(crate) member: Option<Member>,
+    pub(crate) of: Of,
     pub(crate) plaintext_len: ByteLen,
     pub(crate) gate: Gate,
     pub(crate) standing: Standing,
-    pub(crate) told: Told,
+    pub(crate) listeners: Arc<Listeners>,
     state: Mutex<State>,
     /// The shard's slot in the count of resident shards; taken out when the shard is lost with its
     /// device.
@@ -58,8 +56,6 @@ pub(crate) struct State {
     pub(crate) ages: Ages,
     /// Copies of the shard elsewhere, from which it is restored if its device is lost.
     pub(crate) copies: Copies,
-    /// How the census counts the shard.
-    counted_as: Option<Row>,
     /// How the shard is counted in its model.
     lies: Option<Lies>,
 }
@@ -69,25 +65,20 @@ impl Entry {
     pub(crate) fn new(
         id: ShardId,
         sealed_as: SealedAs,
-        (owner, member): (Option<Arc<str>>, Option<Member>),
+        of: Of,
         plaintext_len: ByteLen,
         standing: Standing,
-        mut told: Told,
+        listeners: Arc<Listeners>,
         (state, counted): (State, Counted),
     ) -> Self {
-        told.of =
-            Some(Arc::new(member::whose(&sealed_as.model_id, owner.as_ref(), member.as_ref())));
-        told.model = member.as_ref().map(|member| Arc::clone(&member.model));
-        let holder = HeldBy { owner, model_id: Arc::clone(&sealed_as.model_id) };
         Self {
             id,
             sealed_as,
-            holder,
-            member,
+            of,
             plaintext_len,
             gate: Gate::default(),
             standing,
-            told,
+            listeners,
             state: Mutex::new(state),
             counted: Mutex::new(Some(counted)),
         }
@@ -96,24 +87,37 @@ impl Entry {
     /// The entry of the shard after a reset of its GPU, in `state`: the same shard, with the gate of
     /// its own that no lease of the last generation holds. It is counted from now on.
     pub(crate) fn next_generation(&self, mut state: State) -> Self {
-        state.recount(self);
+        state.recount(self, None);
         Self {
             id: self.id.clone(),
             sealed_as: self.sealed_as.clone(),
-            holder: self.holder.clone(),
-            member: self.member.clone(),
+            of: self.of.clone(),
             plaintext_len: self.plaintext_len,
             gate: Gate::default(),
             standing: self.standing.again(),
-            told: self.told.clone(),
+            listeners: Arc::clone(&self.listeners),
             state: Mutex::new(state),
             counted: Mutex::new(self.take_seat()),
         }
     }
 
+    /// The model that the shard was admitted with; `None` for one that was sealed by itself.
+    pub(crate) const fn member(&self) -> Option<&Member> {
+        self.of.member()
+    }
+
+    pub(crate) fn holder(&self) -> &HeldBy {
+        self.of.holder()
+    }
+
+    /// Who hears of the changes of the shard.
+    pub(crate) fn told(&self) -> Told<'_> {
+        Told { listeners: &self.listeners, of: &self.of }
+    }
+
     /// Marks a call on the whole model of this shard, if it has one.
     pub(crate) fn begin_on_model(&self) -> Option<UnderWay> {
-        self.member.as_ref().map(|member| member.model.begin())
+        self.member().map(|member| member.model.begin())
     }
 
     /// Gives up the shard's slot in the count of resident shards, or passes it on.
@@ -124,7 +128,7 @@ impl Entry {
     /// The lease that began first, with its age. The caller holds no lock: a clock is foreign code.
     pub(crate) fn oldest_lease(&self) -> Option<OldestLease> {
         let oldest = self.gate.oldest_lease()?;
-        let now = self.told.events.monotonic();
+        let now = self.listeners.events.monotonic();
         Some(OldestLease::new(oldest.holder, now.saturating_sub(oldest.since)))
     }
 
@@ -135,10 +139,11 @@ impl Entry {
 
     /// Changes the state in one critical section. `change` calls nothing foreign: it assigns, and
     /// appends the event of what it did.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, &Told) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, Told<'_>) -> T) -> T {
         let mut state = lock(&self.state);
-        let outcome = change(&mut state, &self.told);
-        state.recount(self);
+        let before = state.row();
+        let outcome = change(&mut state, self.told());
+        state.recount(self, before);
         outcome
     }
 
@@ -210,7 +215,7 @@ impl Entry {
 
     /// Puts the shard into quarantine: its device bytes differ from its record, so it is not read.
     pub(crate) fn quarantine(&self, segments: &[u64]) {
-        let (at, listed) = (self.told.events.now(), AlteredSegments::from(segments));
+        let (at, listed) = (self.listeners.events.now(), AlteredSegments::from(segments));
         self.change(|state, told| {
             let gpu = state.gpu_index();
             let first = Quarantine::add(&mut state.quarantine, segments);
@@ -233,7 +238,6 @@ impl State {
             quarantine: None,
             ages,
             copies: Copies { backup: None, exported: None },
-            counted_as: None,
             lies: None,
         }
     }
@@ -263,23 +267,27 @@ impl State {
         }
     }
 
-    /// Lets the census count the shard as it is now.
-    fn recount(&mut self, entry: &Entry) {
-        let row = self.space().map(|space| Row {
+    /// How the census counts the shard, unless nobody knows the shard yet.
+    fn row(&self) -> Option<Row> {
+        self.space().map(|space| Row {
             gpu: space.gpu().index,
             bytes: space.footprint(),
             unverified_since: self.quarantine.is_none().then(|| self.ages.unverified_since()),
-        });
-        entry.told.census.change((&entry.id, &entry.holder), self.counted_as, row);
-        self.counted_as = row;
+        })
+    }
+
+    /// Lets the census count the shard as it is now, and no longer as it did `before`.
+    fn recount(&mut self, entry: &Entry, before: Option<Row>) {
+        let census = &entry.listeners.census;
+        census.change((&entry.id, entry.holder()), before, self.row());
         let lies = match self.place {
             Place::Resident(_) => Some(Lies::OnGpu),
             Place::Parked { .. } => Some(Lies::Parked),
             Place::Restoring { .. } => Some(Lies::Restoring),
             _ => None,
         };
-        if let Some(member) = entry.member.as_ref().filter(|_| lies != self.lies) {
-            entry.told.census.models.went(&member.model, self.lies, lies);
+        if let Some(member) = entry.member().filter(|_| lies != self.lies) {
+            census.models.went(&member.model, self.lies, lies);
         }
         self.lies = lies;
     }

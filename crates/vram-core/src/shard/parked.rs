@@ -86,7 +86,7 @@ impl Entry {
     /// Ends a parked shard whose host copy the program dropped. Returns false if it is not parked, or
     /// was parked again in another copy.
     fn is_dropped(&self, parking: u64) -> bool {
-        let at = self.told.events.now();
+        let at = self.listeners.events.now();
         self.change(|state, told| {
             let this = matches!(state.place(), Place::Parked { number, .. } if *number == parking);
             let dropped = this && state.go(&self.id, ShardCause::Drop, Place::Gone).is_ok();

@@ -50,7 +50,7 @@ pub fn begin<'a>(
 ) -> Result<ModelImport<'a>, VramError> {
     request.check()?;
     let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
-    let model = numbered(core, plan);
+    let model = numbered(core, plan, &request.common);
     request.admitted = Some(Arc::clone(&model));
     let places = place_all(core, &request, plan)?.into_iter().map(Some).collect();
     Ok(ModelImport { core, request, sealed, watch, model, places, ready: Vec::new() })

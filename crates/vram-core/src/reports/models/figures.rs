@@ -67,9 +67,9 @@ impl ModelFigures {
 /// among them.
 pub(crate) fn leases(core: &Core, now: Duration) -> (u64, Option<LeaseReport>) {
     let (count, oldest) = core.registry.census.leases();
-    let oldest = oldest.and_then(|oldest| {
+    let oldest = oldest.map(|oldest| {
         let CountedLease { leased, shard, of } = oldest;
-        Some(LeaseReport::new(&shard, of.as_deref()?, leased, now))
+        LeaseReport::new(&shard, &of.whose(), leased, now)
     });
     (u64::try_from(count).unwrap_or(u64::MAX), oldest)
 }

@@ -140,10 +140,10 @@ impl Seen {
     /// The model of a shard; nothing is counted yet. Calls on the whole model that run now, or begin
     /// before [`end`](Self::end), are noticed there.
     fn begin(entry: &Entry) -> Self {
-        let model = entry.member.as_ref().map(|member| &member.model);
+        let model = entry.member().map(|member| &member.model);
         let report = ModelReport {
-            model_id: Arc::clone(&entry.holder.model_id),
-            owner: entry.holder.owner.clone(),
+            model_id: Arc::clone(&entry.holder().model_id),
+            owner: entry.holder().owner.clone(),
             admission: model.map(|model| model.number),
             state: ModelState::Single,
             gpus: Vec::new(),
@@ -216,8 +216,8 @@ impl Seen {
         let Self { mut report, model, oldest } = self;
         report.gpus.sort_unstable();
         report.gpus.dedup();
-        report.oldest_lease = oldest.and_then(|(leased, entry)| {
-            Some(LeaseReport::new(&entry.id, entry.told.of.as_deref()?, leased, now))
+        report.oldest_lease = oldest.map(|(leased, entry)| {
+            LeaseReport::new(&entry.id, &entry.of.whose(), leased, now)
         });
         if let Some((model, before)) = model {
             report.state = if before.is_none() || model.at_rest() != before {
@@ -249,7 +249,7 @@ pub(crate) fn look(core: &Core, entries: &[Arc<Entry>], lost: &[u32]) -> Vec<Mod
         }
         of.push(number);
     }
-    for (entry, number) in entries.iter().zip(of).filter(|(entry, _)| entry.member.is_none()) {
+    for (entry, number) in entries.iter().zip(of).filter(|(entry, _)| entry.member().is_none()) {
         if let Some(seen) = all.get_mut(number) {
             seen.add(entry, lost, now);
         }
@@ -282,9 +282,9 @@ struct KeyOf<'a> {
 impl<'a> From<&'a Entry> for KeyOf<'a> {
     fn from(entry: &'a Entry) -> Self {
         Self {
-            model_id: &entry.holder.model_id,
-            owner: entry.holder.owner.as_deref(),
-            admission: entry.member.as_ref().map(|member| member.model.number),
+            model_id: &entry.holder().model_id,
+            owner: entry.holder().owner.as_deref(),
+            admission: entry.member().map(|member| member.model.number),
         }
     }
 }
@@ -311,7 +311,7 @@ mod tests {
         let request = AdmitRequest::new("m", GpuChoice::One(0));
         let model = admit::admit(&core, request, &plan, &vec![SliceSource::new(b"abc")]).unwrap();
         let entry = core.resolve(&model.pieces[0].shard).unwrap();
-        let admitted = &entry.member.as_ref().unwrap().model;
+        let admitted = &entry.member().unwrap().model;
         let state = || models(&core)[0].state;
         assert_eq!(state(), ModelState::Whole);
         let call = admitted.begin();

@@ -60,7 +60,7 @@ pub fn ticket_model(
         manager: core.marker.manager().into_bytes(),
         node: core.node.clone(),
         model_id: Arc::clone(&model.model_id),
-        owner: first.and_then(|entry| entry.holder.owner.clone()),
+        owner: first.and_then(|entry| entry.holder().owner.clone()),
         admission: admitted.number,
         gpus,
         shard_count: ByteLen::from_usize(entries.len()).get(),
@@ -94,9 +94,9 @@ fn whole(core: &Core, model: &ModelHandle) -> Result<(Arc<Admitted>, Vec<Arc<Ent
         return Err(VramError::config("a model without shards has no ticket"));
     };
     let altered = || VramError::HandleAltered { shard: first.id.clone() };
-    let admitted = &first.member.as_ref().ok_or_else(altered)?.model;
+    let admitted = &first.member().ok_or_else(altered)?.model;
     let named = entries.iter().map(|entry| &entry.id);
-    if named.eq(admitted.shards()) && model.model_id == first.holder.model_id {
+    if named.eq(admitted.shards()) && model.model_id == first.holder().model_id {
         Ok((Arc::clone(admitted), entries))
     } else {
         Err(altered())

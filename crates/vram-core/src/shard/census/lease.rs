@@ -1,12 +1,10 @@
 //! A lease, as it is counted as long as it exists, whatever becomes of its shard.
 
 use core::cmp::Ordering;
-use std::sync::Arc;
 
-use vram_events::Whose;
 use vram_id::ShardId;
 
-use crate::shard::Leased;
+use crate::shard::{Leased, Of};
 
 /// A lease, its shard, and whose that is. Ordered by the lease's beginning.
 #[derive(Clone, Debug)]
@@ -14,7 +12,7 @@ pub(crate) struct CountedLease {
     pub(crate) leased: Leased,
     pub(crate) shard: ShardId,
     /// Kept here: a shard that is lost takes nothing of its leases with it.
-    pub(crate) of: Option<Arc<Whose>>,
+    pub(crate) of: Of,
 }
 
 impl Ord for CountedLease {

@@ -25,7 +25,7 @@ pub(crate) fn arrive(
     entry: &Entry,
     space: Space,
     cause: ShardCause,
-    more: impl FnOnce(&mut State, &Told),
+    more: impl FnOnce(&mut State, Told<'_>),
 ) -> Result<Option<Space>, VramError> {
     let mut more = Some(more);
     let arrived = arrive_all(vec![(entry, space)], cause, |_index, state, told| {
@@ -49,7 +49,7 @@ pub(crate) fn arrive(
 pub(crate) fn arrive_all(
     shards: Vec<(&Entry, Space)>,
     cause: ShardCause,
-    mut more: impl FnMut(usize, &mut State, &Told),
+    mut more: impl FnMut(usize, &mut State, Told<'_>),
 ) -> Result<Vec<Option<Space>>, VramError> {
     // Held until the shards lie there: a reset waits for them.
     let (mut passes, mut refused) = (Vec::with_capacity(shards.len()), None);
@@ -94,9 +94,10 @@ pub(crate) fn arrive_all(
             // What is not taken stays in `coming`: it is not dropped under these locks.
             let Some(space) = one.space.take() else { continue };
             // Allowed just now, under the same lock.
+            let row = one.state.row();
             before.push(one.state.replace(Place::Resident(space)));
-            more(index, &mut one.state, &one.entry.told);
-            one.state.recount(one.entry);
+            more(index, &mut one.state, one.entry.told());
+            one.state.recount(one.entry, row);
         }
         Ok(before)
     });

@@ -7,6 +7,8 @@ use vram_alloc::{ModelPlan, Piece};
 use vram_events::{PieceName, Whose};
 use vram_id::ShardId;
 
+use crate::shard::HeldBy;
+
 /// A model that was admitted as a whole. It stays the same model while it is parked, woken, moved
 /// and restored.
 #[derive(Debug)]
@@ -14,6 +16,7 @@ pub(crate) struct Admitted {
     /// Unique among the models of one manager; a model that was admitted earlier has a lower one.
     pub(crate) number: u64,
     pub(crate) plan: ModelPlan,
+    pub(crate) holder: HeldBy,
     /// The shards, in the order of the plan. Set before any of them is resident.
     shards: OnceLock<Vec<ShardId>>,
     /// Calls that bring, move or take away the whole model now.
@@ -32,6 +35,15 @@ pub(crate) struct Member {
     pub(crate) index: usize,
 }
 
+/// Whose a shard is.
+#[derive(Clone, Debug)]
+pub(crate) enum Of {
+    /// It was sealed by itself, for this holder.
+    Alone(Arc<HeldBy>),
+    /// It was admitted with a model, whose holder is its own.
+    Piece(Member),
+}
+
 /// While this lives, a call brings, moves or takes away the whole model: that not all shards are in
 /// the same state is no fault.
 #[derive(Debug)]
@@ -42,9 +54,9 @@ pub(crate) struct UnderWay {
 }
 
 impl Admitted {
-    pub(crate) const fn new(number: u64, plan: ModelPlan) -> Self {
+    pub(crate) const fn new(number: u64, plan: ModelPlan, holder: HeldBy) -> Self {
         let [under_way, told_as_one, begun] = [const { AtomicU64::new(0) }; 3];
-        Self { number, plan, shards: OnceLock::new(), under_way, told_as_one, begun }
+        Self { number, plan, holder, shards: OnceLock::new(), under_way, told_as_one, begun }
     }
 
     /// Names the shards, in the order of the plan.
@@ -97,16 +109,34 @@ impl Member {
     }
 }
 
-/// Whose a shard is, as its events and reports say.
-pub(crate) fn whose(
-    model_id: &Arc<str>,
-    owner: Option<&Arc<str>>,
-    member: Option<&Member>,
-) -> Whose {
-    let whose = Whose::new(Arc::clone(model_id), owner.cloned());
-    let Some(member) = member else { return whose };
-    let piece = member.piece().map(|piece| PieceName::new(&piece.name, piece.part));
-    whose.admitted(member.model.number, piece)
+impl Of {
+    pub(crate) fn holder(&self) -> &HeldBy {
+        match self {
+            Self::Alone(holder) => holder,
+            Self::Piece(member) => &member.model.holder,
+        }
+    }
+
+    pub(crate) const fn member(&self) -> Option<&Member> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Piece(member) => Some(member),
+        }
+    }
+
+    /// The name of the piece of its model that the shard is.
+    pub(crate) fn piece_name(&self) -> Option<PieceName> {
+        let piece = self.member()?.piece()?;
+        Some(PieceName::new(&piece.name, piece.part))
+    }
+
+    /// Whose the shard is, as its events say.
+    pub(crate) fn whose(&self) -> Whose {
+        let HeldBy { owner, model_id } = self.holder().clone();
+        let whose = Whose::new(model_id, owner);
+        let Some(member) = self.member() else { return whose };
+        whose.admitted(member.model.number, self.piece_name())
+    }
 }
 
 impl Drop for UnderWay {

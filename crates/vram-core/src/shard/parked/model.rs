@@ -39,7 +39,7 @@ impl ParkedModel {
         model_id: &Arc<str>,
         shards: Vec<ParkedShard>,
     ) -> Result<Self, Vec<ParkedShard>> {
-        let piece = |shard: &ParkedShard| shard.copy.entry.member.as_ref()?.piece().cloned();
+        let piece = |shard: &ParkedShard| shard.copy.entry.member()?.piece().cloned();
         let Some(pieces) = shards.iter().map(piece).collect::<Option<Vec<_>>>() else {
             return Err(shards);
         };
@@ -57,11 +57,11 @@ impl ParkedModel {
     /// of several admissions.
     pub fn join(mut shards: Vec<ParkedShard>) -> Result<Self, Vec<ParkedShard>> {
         let at = |shard: &ParkedShard| {
-            shard.copy.entry.member.as_ref().map(|member| (member.model.number, member.index))
+            shard.copy.entry.member().map(|member| (member.model.number, member.index))
         };
         let model = |shard: &ParkedShard| at(shard).map(|(model, _)| model);
         let first = shards.first().and_then(model);
-        let Some(holder) = shards.first().map(|shard| &shard.copy.entry.holder) else {
+        let Some(holder) = shards.first().map(|shard| shard.copy.entry.holder()) else {
             return Err(shards);
         };
         if first.is_none() || !shards.iter().all(|shard| model(shard) == first) {
@@ -83,7 +83,7 @@ impl ParkedModel {
     /// single shards of the model before.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let member = self.pieces.first().and_then(|piece| piece.parked.copy.entry.member.as_ref());
+        let member = self.pieces.first().and_then(|piece| piece.parked.copy.entry.member());
         member.is_none_or(|member| member.model.plan.pieces().len() == self.pieces.len())
     }
 
