@@ -12,7 +12,8 @@ use crate::parts::GpuChoice;
 use crate::parts::gpus::named;
 use crate::parts::limits::label;
 use crate::sealing::SealRequest;
-use crate::shard::{Admitted, Member};
+use crate::shard::entry::member::describe;
+use crate::shard::{Admitted, Description, Member, Metadata};
 use crate::transfer::ReadBack;
 
 /// A request to make a whole model resident. All settings except model and GPUs have defaults.
@@ -116,29 +117,16 @@ impl<'a> AdmitRequest<'a> {
     /// is bound as metadata, so that no piece can be passed off as another.
     pub(crate) fn for_piece(&self, index: usize, piece: &Piece, gpu: u32) -> SealRequest {
         let number = ByteLen::from_usize(index).get();
-        let mut request = self.common.clone().shard_index(number).metadata(&describe(piece));
+        let mut request = self.common.clone().shard_index(number);
         let member = |model: &Arc<Admitted>| Member { model: Arc::clone(model), index };
         request.member = self.admitted.as_ref().map(member);
+        request.sealed_as.metadata = match &request.member {
+            Some(member) => Description::Piece(member.clone()),
+            None => Description::Given(Metadata::Known(describe(piece).into())),
+        };
         request.gpu = gpu;
         request
     }
-}
-
-/// A piece as bytes, the same for the same tensor wherever it lies in its file: a domain, then each
-/// text after its length and each number in little endian.
-fn describe(piece: &Piece) -> Vec<u8> {
-    let mut bytes = b"vram-piece/0001\0".to_vec();
-    let format = piece.format.map(|format| format.to_string()).unwrap_or_default();
-    for text in [&piece.name, &format] {
-        bytes.extend_from_slice(&ByteLen::from_usize(text.len()).get().to_le_bytes());
-        bytes.extend_from_slice(text.as_bytes());
-    }
-    bytes.extend_from_slice(&piece.part.to_le_bytes());
-    bytes.extend_from_slice(&piece.part_count.to_le_bytes());
-    for extent in &piece.shape {
-        bytes.extend_from_slice(&extent.to_le_bytes());
-    }
-    bytes
 }
 
 /// The GPU that a request names, if it names one.

@@ -31,7 +31,9 @@ use crate::parts::{Core, keys};
 use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place};
 use crate::shard::seal::prints::{Arming, Prints};
-use crate::shard::{Check, Counted, Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
+use crate::shard::{
+    Check, Counted, Description, Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View,
+};
 use crate::sync::Mutex;
 use crate::transfer::read::scratch;
 use crate::transfer::{ReadBack, Windows};
@@ -144,7 +146,7 @@ pub(crate) fn import_piece(
 /// The request with the values of the image where it does not require others.
 fn as_in_image(mut wanted: SealRequest, proven: &Proven) -> SealRequest {
     let fields = proven.opener.fields();
-    wanted.sealed_as.metadata = proven.metadata.clone();
+    wanted.sealed_as.metadata = Description::Given(proven.metadata.clone());
     wanted.sealed_as.shard_index = fields.shard_index();
     wanted.sealed_as.revision = fields.revision();
     wanted

@@ -56,7 +56,7 @@ impl<'a> ImportRequest<'a> {
         request.sealed_as = sealed_as.clone();
         Self {
             request,
-            metadata: Some(sealed_as.metadata.clone()),
+            metadata: Some(sealed_as.metadata.metadata()),
             shard_index: Some(sealed_as.shard_index),
             revision: Some(sealed_as.revision),
             protection: None,

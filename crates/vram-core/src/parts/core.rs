@@ -26,8 +26,8 @@ use crate::parts::{
     TimedCall,
 };
 use crate::shard::{
-    Busy, Entry, Evicted, KeyUses, Listeners, Marker, ParkCapacity, Parked, Registry, SealedShard, ShardCause,
-    ShardState,
+    Busy, Entry, Evicted, KeyUses, Listeners, Marker, ParkCapacity, Parked, Registry, SealedShard,
+    ShardCause, ShardState,
 };
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;

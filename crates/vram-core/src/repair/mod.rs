@@ -88,7 +88,9 @@ pub fn repair_from_image(
     let entry = core.resolve(shard)?;
     // Any protection: the content is compared with the digest of the shard's own seal, and a
     // repair takes plaintext from any other source as well.
-    let expected = Expected::from(&entry.sealed_as.context()?).any_protection();
+    let mut described = Vec::new();
+    let context = entry.sealed_as.context(&mut described)?;
+    let expected = Expected::from(&context).any_protection();
     let limits = OpenLimits { max_len: core.limits.shard_len_max };
     let image = PlainImage::open(image, |record| {
         open_record_in(&read(&core.keys), record, &expected, limits)

@@ -36,7 +36,8 @@ pub(crate) fn sealer(
 
 /// A sealer for the content of a shard, before any of it was hashed.
 pub(crate) fn fresh(core: &Core, entry: &Entry, anew: Anew) -> Result<Sealer<Fresh>, VramError> {
-    let context = entry.sealed_as.context()?;
+    let mut described = Vec::new();
+    let context = entry.sealed_as.context(&mut described)?;
     let id = anew.key;
     let keys = keys::ring(core)?;
     let key = keys.get(&id).ok_or(SealError::UnknownKey { id })?;
@@ -55,7 +56,8 @@ pub(crate) fn finish_seal(
         return Err(SealError::DigestMismatch.into());
     }
     // The new record is of the same shard, whatever was sealed meanwhile.
-    let context = entry.sealed_as.context()?;
+    let mut described = Vec::new();
+    let context = entry.sealed_as.context(&mut described)?;
     keys::open_seal(core, sealed, params, &Expected::from(&context).params(params))
 }
 

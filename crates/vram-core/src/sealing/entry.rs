@@ -15,8 +15,8 @@ use crate::resident::{Anew, lease, reseal};
 use crate::sealing::SealRequest;
 use crate::shard::entry::arrive::arrive_all;
 use crate::shard::{
-    Ages, Arrived, Check, Counted, Entry, Moment, Of, Place, Seal, SealedShard, ShardCause, Standing,
-    State, View,
+    Ages, Arrived, Check, Counted, Entry, Moment, Of, Place, Seal, SealedShard, ShardCause,
+    Standing, State, View,
 };
 
 /// A complete shard that is not in the registry yet: dropping it returns everything.
@@ -45,7 +45,8 @@ pub(crate) fn entry(
     };
     let standing = Standing::new(request.claim);
     let sealed_as = request.sealed_as.clone();
-    let entry = Entry::new(id, sealed_as, of, len, standing, Arc::clone(&core.listeners), (state, counted));
+    let entry =
+        Entry::new(id, sealed_as, of, len, standing, Arc::clone(&core.listeners), (state, counted));
     lease::used(core, &entry);
     Ready { entry: Arc::new(entry), space }
 }

@@ -8,7 +8,7 @@ use vram_seal::{Protection, SealParams, SegmentSize, SivScope, Suite};
 use crate::error::VramError;
 use crate::parts::limits::{check_label, label};
 use crate::room::RoomMaking;
-use crate::shard::{Claim, HeldBy, Member, Metadata, SealedAs};
+use crate::shard::{Claim, Description, HeldBy, Member, Metadata, SealedAs};
 use crate::transfer::ReadBack;
 
 /// A request to seal one shard onto one GPU. All settings except model and GPU have defaults.
@@ -46,7 +46,7 @@ impl SealRequest {
             sealed_as: SealedAs {
                 model_id: model_id.into(),
                 context: Arc::from([]),
-                metadata: Metadata::default(),
+                metadata: Description::Given(Metadata::default()),
                 shard_index: 0,
                 revision: 0,
             },
@@ -81,7 +81,8 @@ impl SealRequest {
         /// most 64 KiB.
         fn context(context: &[u8]) => sealed_as.context = context.into();
         /// Binds the seal to a description of the content, such as dtype and shape: at most 64 KiB.
-        fn metadata(metadata: &[u8]) => sealed_as.metadata = Metadata::Known(metadata.into());
+        fn metadata(metadata: &[u8]) =>
+            sealed_as.metadata = Description::Given(Metadata::Known(metadata.into()));
         /// Sets the shard's number within its model.
         fn shard_index(index: u64) => sealed_as.shard_index = index;
         /// Sets the caller's revision of the content.

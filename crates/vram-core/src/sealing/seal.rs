@@ -93,7 +93,8 @@ fn write_seal(
     feed: &dyn Feed,
     options: &WriteOptions<'_>,
 ) -> Result<Seal, VramError> {
-    let context = request.sealed_as.context()?;
+    let mut described = Vec::new();
+    let context = request.sealed_as.context(&mut described)?;
     let keys = keys::ring(core)?;
     let fresh = Sealer::new(keys.active(), &context, params, feed.len())?;
     // Held until the seal is counted, so that no other thread retires the key before.

@@ -33,6 +33,29 @@ impl Check {
     }
 }
 
+/// Monotonic time in nanoseconds, which 64 bits hold for centuries: there are ages of every shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Nanos(u64);
+
+impl From<Duration> for Nanos {
+    fn from(monotonic: Duration) -> Self {
+        Self(u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A moment, as it is kept.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    wall: Timestamp,
+    monotonic: Nanos,
+}
+
+impl From<Moment> for At {
+    fn from(moment: Moment) -> Self {
+        Self { wall: moment.wall, monotonic: moment.monotonic.into() }
+    }
+}
+
 /// Since when a shard's bytes lie at their present placement, and when all of them were last found
 /// sound.
 ///
@@ -40,10 +63,10 @@ impl Check {
 /// happened a moment later.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ages {
-    here_since: Moment,
-    last_verified: Option<Check>,
+    here_since: Nanos,
+    last_verified: Option<(At, Checked)>,
     /// The last of those checks that was a proof.
-    last_proof: Option<Check>,
+    last_proof: Option<At>,
     /// Counts the changes. A check that reads the shard in parts starts again if this count has
     /// risen.
     changes: u64,
@@ -54,56 +77,54 @@ pub(crate) struct Ages {
 impl Ages {
     /// The ages of bytes that arrive at their placement now. `verified` is when the check began
     /// that read all of them back, if there was one.
-    pub(crate) const fn new(here_since: Moment, verified: Option<Check>) -> Self {
+    pub(crate) fn new(here_since: Moment, verified: Option<Check>) -> Self {
         Self {
-            here_since,
-            last_verified: verified,
-            last_proof: proof(verified),
+            here_since: here_since.monotonic.into(),
+            last_verified: verified.map(kept),
+            last_proof: verified.and_then(proof),
             changes: 0,
             arrivals: 0,
         }
     }
 
     /// Records that the bytes now lie at another placement, or under another seal.
-    pub(crate) const fn arrived(&mut self, now: Moment, verified: Option<Check>) {
-        self.here_since = now;
-        self.last_verified = verified;
-        self.last_proof = proof(verified);
-        self.changes = self.changes.wrapping_add(1);
-        self.arrivals = self.arrivals.wrapping_add(1);
+    pub(crate) fn arrived(&mut self, now: Moment, verified: Option<Check>) {
+        let (changes, arrivals) = (self.changes.wrapping_add(1), self.arrivals.wrapping_add(1));
+        *self = Self { changes, arrivals, ..Self::new(now, verified) };
     }
 
     /// Records that a check found all of the shard sound.
     pub(crate) fn verified(&mut self, check: Check) {
         self.changes = self.changes.wrapping_add(1);
         // Checks can overlap: one that began earlier may end later, and proves less.
-        if self.last_verified.is_none_or(|last| last.began.monotonic <= check.began.monotonic) {
-            self.last_verified = Some(check);
+        let newer = |last: At| last.monotonic <= check.began.monotonic.into();
+        if self.last_verified.is_none_or(|(last, _by)| newer(last)) {
+            self.last_verified = Some(kept(check));
         }
-        let newer = |last: Check| last.began.monotonic <= check.began.monotonic;
-        if check.by.evidence == Evidence::Proof && self.last_proof.is_none_or(newer) {
-            self.last_proof = Some(check);
+        if self.last_proof.is_none_or(newer) {
+            self.last_proof = proof(check).or(self.last_proof);
         }
     }
 
     /// When all of the shard was last found sound.
     pub(crate) fn last_verified(&self) -> Option<Timestamp> {
-        self.last_verified.map(|check| check.began.wall)
+        self.last_verified.map(|(began, _by)| began.wall)
     }
 
     /// When all of the shard was last found sound by a proof, rather than a fingerprint.
     pub(crate) fn last_proof(&self) -> Option<Timestamp> {
-        self.last_proof.map(|check| check.began.wall)
+        self.last_proof.map(|began| began.wall)
     }
 
     /// What that check rests on.
     pub(crate) fn last_checked(&self) -> Option<Checked> {
-        self.last_verified.map(|check| check.by)
+        self.last_verified.map(|(_began, by)| by)
     }
 
     /// The monotonic time from which the age counts.
     pub(crate) fn unverified_since(&self) -> Duration {
-        self.last_verified.map_or(self.here_since, |check| check.began).monotonic
+        let since = self.last_verified.map_or(self.here_since, |(began, _by)| began.monotonic);
+        Duration::from_nanos(since.0)
     }
 
     /// For how long no check has found all of the shard sound. Zero if the clock goes back, which a
@@ -122,10 +143,12 @@ impl Ages {
     }
 }
 
-/// A check that is a proof.
-const fn proof(check: Option<Check>) -> Option<Check> {
-    match check {
-        Some(Check { by: Checked { evidence: Evidence::Proof, .. }, .. }) => check,
-        _ => None,
-    }
+/// A check, as it is kept.
+fn kept(check: Check) -> (At, Checked) {
+    (check.began.into(), check.by)
+}
+
+/// When a check began, if it is a proof.
+fn proof(check: Check) -> Option<At> {
+    (check.by.evidence == Evidence::Proof).then(|| check.began.into())
 }

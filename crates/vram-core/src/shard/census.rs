@@ -70,7 +70,8 @@ pub(crate) struct Holdings {
 
 #[derive(Debug, Default)]
 struct Here {
-    shards: BTreeSet<ShardId>,
+    /// The shards in quarantine. All others are in `ages`.
+    quarantined: BTreeSet<ShardId>,
     holders: BTreeMap<HeldBy, Sum>,
     /// What all holders have together.
     total: Sum,
@@ -142,10 +143,14 @@ impl Here {
             if let Some(since) = before.unverified_since {
                 aged.0 = since;
                 self.ages.remove(holder, &aged);
+            } else {
+                self.quarantined.remove(shard);
             }
             if let Some(since) = after.unverified_since {
                 aged.0 = since;
                 self.ages.add(holder, aged);
+            } else {
+                self.quarantined.insert(aged.1);
             }
         }
         if before.bytes != after.bytes {
@@ -186,9 +191,10 @@ impl Census {
             && let Some(here) = self.here(row.gpu)
         {
             let mut here = lock(here);
-            here.shards.remove(shard);
             if let Some(since) = row.unverified_since {
                 here.ages.remove(holder, &(since, shard.clone()));
+            } else {
+                here.quarantined.remove(shard);
             }
             here.sum(holder, |sum| {
                 sum.bytes = sum.bytes.saturating_sub(row.bytes);
@@ -199,9 +205,10 @@ impl Census {
             && let Some(here) = self.here(row.gpu)
         {
             let mut here = lock(here);
-            here.shards.insert(shard.clone());
             if let Some(since) = row.unverified_since {
                 here.ages.add(holder, (since, shard.clone()));
+            } else {
+                here.quarantined.insert(shard.clone());
             }
             here.sum(holder, |sum| {
                 sum.bytes = sum.bytes.saturating_add(row.bytes);
@@ -232,14 +239,21 @@ impl Census {
 
     /// The shards on a GPU, in ascending order of their ids.
     pub(crate) fn shards(&self, gpu: u32) -> Vec<ShardId> {
-        self.here(gpu).map_or_else(Vec::new, |here| lock(here).shards.iter().cloned().collect())
+        let Some(here) = self.here(gpu) else { return Vec::new() };
+        let here = lock(here);
+        let sound = here.ages.iter().map(|(_since, shard)| shard);
+        let mut shards: Vec<_> = here.quarantined.iter().chain(sound).cloned().collect();
+        drop(here);
+        shards.sort_unstable();
+        shards
     }
 
     /// The number of shards on a GPU, and of those in quarantine.
     pub(crate) fn counts(&self, gpu: u32) -> (usize, usize) {
         self.here(gpu).map_or((0, 0), |here| {
             let here = lock(here);
-            (here.shards.len(), here.shards.len().saturating_sub(here.ages.count()))
+            let quarantined = here.quarantined.len();
+            (here.ages.count().saturating_add(quarantined), quarantined)
         })
     }
 
@@ -375,7 +389,7 @@ mod tests {
         change(2, Some(rows[2]), None);
         for here in census.gpus.get().unwrap() {
             let here = lock(here);
-            assert!(here.shards.is_empty() && here.holders.is_empty());
+            assert!(here.quarantined.is_empty() && here.holders.is_empty());
             assert!(here.largest.is_empty() && here.ages.is_empty());
             assert!(here.leases.is_empty() && here.total == Sum::default());
         }

@@ -4,9 +4,8 @@ mod held;
 mod leases;
 mod line;
 mod pass;
+mod queue;
 mod refusal;
-
-use std::collections::VecDeque;
 
 pub(crate) use self::held::is_inside_any;
 use self::held::{Held, Use};
@@ -15,6 +14,7 @@ use self::leases::Leases;
 pub(crate) use self::line::{Patience, exclusive_all};
 use self::pass::Inside;
 pub(crate) use self::pass::{ExclusivePass, SharedPass};
+use self::queue::Queue;
 pub(crate) use self::refusal::{Busy, Occupied, Refusal};
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
@@ -50,8 +50,7 @@ struct State {
     shared: usize,
     exclusive: bool,
     leases: Leases,
-    next_ticket: u64,
-    queue: VecDeque<u64>,
+    queue: Queue,
 }
 
 impl Gate {
@@ -246,17 +245,17 @@ impl Gate {
         if state.queue.is_empty() && open(&state) {
             return Ok(state);
         }
-        let ticket = state.draw();
-        while !open(&state) || state.queue.front() != Some(&ticket) {
+        let ticket = state.queue.draw();
+        while !open(&state) || !state.queue.is_first(ticket) {
             state = wait_until(&self.changed, state, deadline).map_err(|mut state| {
-                state.give_up(ticket);
+                state.queue.give_up(ticket);
                 drop(state);
                 // Threads behind this ticket may be able to enter now.
                 self.changed.notify_all();
                 Refusal::TimedOut
             })?;
         }
-        state.queue.pop_front();
+        state.queue.give_up(ticket);
         // The next thread in the queue may be able to enter too.
         self.changed.notify_all();
         Ok(state)
@@ -303,23 +302,6 @@ impl Gate {
 }
 
 impl State {
-    /// Takes a ticket at the end of the queue.
-    fn draw(&mut self) -> u64 {
-        let ticket = self.next_ticket;
-        self.next_ticket = ticket.wrapping_add(1);
-        self.queue.push_back(ticket);
-        ticket
-    }
-
-    /// Takes a ticket out of the queue.
-    fn give_up(&mut self, ticket: u64) {
-        if self.queue.front() == Some(&ticket) {
-            self.queue.pop_front();
-        } else {
-            self.queue.retain(|waiting| *waiting != ticket);
-        }
-    }
-
     const fn occupied(&self) -> bool {
         self.exclusive || self.shared > 0
     }

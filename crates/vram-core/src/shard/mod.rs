@@ -30,5 +30,5 @@ pub(crate) use self::place::{Arrived, Place, View};
 pub use self::place::{ShardCause, ShardState, ShardStep};
 pub(crate) use self::registry::{Counted, Registry, Shards};
 pub use self::seal::KeyUses;
-pub(crate) use self::seal::{KeyUse, Metadata, Seal, SealedAs};
+pub(crate) use self::seal::{Description, KeyUse, Metadata, Seal, SealedAs};
 pub(crate) use self::standing::{Claim, Standing};

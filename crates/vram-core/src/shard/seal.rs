@@ -13,6 +13,7 @@ use vram_seal::{
 };
 
 use crate::error::VramError;
+use crate::shard::Member;
 use crate::shard::seal::prints::Prints;
 use crate::sync::{Mutex, lock};
 
@@ -88,7 +89,7 @@ impl Seal {
 pub(crate) struct SealedAs {
     pub(crate) model_id: Arc<str>,
     pub(crate) context: Arc<[u8]>,
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: Description,
     pub(crate) shard_index: u64,
     pub(crate) revision: u64,
 }
@@ -99,25 +100,36 @@ impl SealedAs {
     /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes;
     /// [`VramError::LimitExceeded`] for a context or a description that is too long.
     pub(crate) fn check(&self) -> Result<(), VramError> {
-        self.context()?;
+        SealContext::new(&self.model_id)?;
         check_len("bytes of a shard's context", &self.context)?;
         self.metadata.check()
     }
 
+    /// What a record is bound to. `described` takes the description, where it is made anew.
+    ///
     /// # Errors
     ///
     /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
-    pub(crate) fn context(&self) -> Result<SealContext<'_>, SealError> {
+    pub(crate) fn context<'a>(
+        &'a self,
+        described: &'a mut Vec<u8>,
+    ) -> Result<SealContext<'a>, SealError> {
         let context = SealContext::new(&self.model_id)?
             .context(&self.context)
             .shard_index(self.shard_index)
             .revision(self.revision);
         Ok(match &self.metadata {
-            Metadata::Known(bytes) => context.metadata(bytes),
-            Metadata::Coded(code) => context.metadata_code(**code),
+            Description::Given(Metadata::Known(bytes)) => context.metadata(bytes),
+            Description::Given(Metadata::Coded(code)) => context.metadata_code(**code),
+            Description::Piece(member) => {
+                *described = member.described();
+                context.metadata(described)
+            }
         })
     }
 }
+
+const METADATA: &str = "bytes of a shard's metadata";
 
 /// The limit of the seal, checked before anything is taken.
 ///
@@ -154,13 +166,40 @@ pub(crate) enum Metadata {
     Coded(Box<MetadataCode>),
 }
 
+/// The description that a shard's seal is bound to.
+#[derive(Clone, Debug)]
+pub(crate) enum Description {
+    Given(Metadata),
+    /// What the plan says of the piece: made from it whenever it is needed, and kept nowhere.
+    Piece(Member),
+}
+
+impl Description {
+    /// # Errors
+    ///
+    /// As [`Metadata::check`].
+    fn check(&self) -> Result<(), VramError> {
+        match self {
+            Self::Given(metadata) => metadata.check(),
+            Self::Piece(member) => check_len(METADATA, &member.described()),
+        }
+    }
+
+    pub(crate) fn metadata(&self) -> Metadata {
+        match self {
+            Self::Given(metadata) => metadata.clone(),
+            Self::Piece(member) => Metadata::Known(member.described().into()),
+        }
+    }
+}
+
 impl Metadata {
     /// # Errors
     ///
     /// [`VramError::LimitExceeded`] for a description that is too long.
     pub(crate) fn check(&self) -> Result<(), VramError> {
         match self {
-            Self::Known(bytes) => check_len("bytes of a shard's metadata", bytes),
+            Self::Known(bytes) => check_len(METADATA, bytes),
             Self::Coded(_) => Ok(()),
         }
     }

@@ -216,9 +216,8 @@ impl Seen {
         let Self { mut report, model, oldest } = self;
         report.gpus.sort_unstable();
         report.gpus.dedup();
-        report.oldest_lease = oldest.map(|(leased, entry)| {
-            LeaseReport::new(&entry.id, &entry.of.whose(), leased, now)
-        });
+        report.oldest_lease = oldest
+            .map(|(leased, entry)| LeaseReport::new(&entry.id, &entry.of.whose(), leased, now));
         if let Some((model, before)) = model {
             report.state = if before.is_none() || model.at_rest() != before {
                 ModelState::UnderWay

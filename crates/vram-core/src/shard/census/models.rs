@@ -94,12 +94,14 @@ mod tests {
     use vram_alloc::{ByteLen, ModelPlan, Piece};
 
     use super::*;
+    use crate::shard::HeldBy;
 
     #[test]
     fn a_model_is_whole_partial_or_parked_by_its_pieces_and_none_when_all_are_gone() {
         let piece = |name| Piece::new(name, 0, 0, ByteLen::new(1));
         let plan = ModelPlan::new([piece("a"), piece("b")]).unwrap();
-        let model = Arc::new(Admitted::new(0, plan));
+        let holder = HeldBy { owner: None, model_id: "m".into() };
+        let model = Arc::new(Admitted::new(0, plan, holder));
         let models = Models::default();
         let counts = || {
             let ModelCounts { whole, partial, parked, under_way } = models.counts();

@@ -69,6 +69,11 @@ impl<T: Ord + Clone> Oldest<T> {
         firsts.find(|(_, holder)| !listed.contains(holder)).map(|(item, _)| item)
     }
 
+    /// All items, holder by holder.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.of.values().flatten()
+    }
+
     /// The number of items.
     pub(crate) const fn count(&self) -> usize {
         self.count

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use vram_alloc::{ModelPlan, Piece};
+use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_events::{PieceName, Whose};
 use vram_id::ShardId;
 
@@ -107,6 +107,28 @@ impl Member {
     pub(crate) fn piece(&self) -> Option<&Piece> {
         self.model.plan.pieces().get(self.index)
     }
+
+    /// The description of the content that the seal is bound to.
+    pub(crate) fn described(&self) -> Vec<u8> {
+        self.piece().map(describe).unwrap_or_default()
+    }
+}
+
+/// A piece as bytes, the same for the same tensor wherever it lies in its file: a domain, then each
+/// text after its length and each number in little endian.
+pub(crate) fn describe(piece: &Piece) -> Vec<u8> {
+    let mut bytes = b"vram-piece/0001\0".to_vec();
+    let format = piece.format.map(|format| format.to_string()).unwrap_or_default();
+    for text in [&piece.name, &format] {
+        bytes.extend_from_slice(&ByteLen::from_usize(text.len()).get().to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes.extend_from_slice(&piece.part.to_le_bytes());
+    bytes.extend_from_slice(&piece.part_count.to_le_bytes());
+    for extent in &piece.shape {
+        bytes.extend_from_slice(&extent.to_le_bytes());
+    }
+    bytes
 }
 
 impl Of {

@@ -15,44 +15,60 @@ pub(crate) struct Leased {
     pub(crate) holder: Option<Arc<str>>,
 }
 
-/// All leases of one shard. Most shards have one lease or none, which takes no memory of its own.
+/// All leases of one shard. Most shards have one lease or none, which takes little memory.
 #[derive(Debug, Default)]
-pub(crate) struct Leases {
-    oldest: Option<Leased>,
-    /// Those that are not the oldest.
-    others: BTreeSet<Leased>,
+pub(crate) enum Leases {
+    #[default]
+    None,
+    One(Box<Leased>),
+    /// Two or more.
+    Many(Box<BTreeSet<Leased>>),
 }
 
 impl Leases {
     pub(crate) fn count(&self) -> usize {
-        self.others.len().saturating_add(usize::from(self.oldest.is_some()))
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(all) => all.len(),
+        }
     }
 
-    pub(crate) const fn oldest(&self) -> Option<&Leased> {
-        self.oldest.as_ref()
+    pub(crate) fn oldest(&self) -> Option<&Leased> {
+        self.iter().next()
     }
 
     /// All leases, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Leased> {
-        self.oldest.iter().chain(&self.others)
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(one) => (Some(&**one), None),
+            Self::Many(all) => (None, Some(&**all)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
     pub(crate) fn add(&mut self, leased: Leased) {
-        match &mut self.oldest {
-            Some(oldest) if *oldest < leased => {
-                self.others.insert(leased);
+        *self = match core::mem::take(self) {
+            Self::None => Self::One(Box::new(leased)),
+            Self::One(one) => Self::Many(Box::new([*one, leased].into())),
+            Self::Many(mut all) => {
+                all.insert(leased);
+                Self::Many(all)
             }
-            // A thread that read the clock earlier may come later.
-            oldest => self.others.extend(oldest.replace(leased)),
-        }
+        };
     }
 
     pub(crate) fn remove(&mut self, leased: &Leased) {
-        if self.oldest.as_ref() == Some(leased) {
-            self.oldest = self.others.pop_first();
-        } else {
-            self.others.remove(leased);
-        }
+        *self = match core::mem::take(self) {
+            Self::One(one) if *one == *leased => Self::None,
+            Self::Many(mut all) => {
+                all.remove(leased);
+                let last = if all.len() == 1 { all.pop_first() } else { None };
+                last.map_or(Self::Many(all), |last| Self::One(Box::new(last)))
+            }
+            same => same,
+        };
     }
 }
 

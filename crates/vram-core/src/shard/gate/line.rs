@@ -88,9 +88,9 @@ impl<'g, 'a, K: Copy> Line<'g, 'a, K> {
         let mut line = Self { gates, tickets: Vec::with_capacity(gates.len()), deadline };
         for (key, gate) in gates {
             let mut state = lock(&gate.state);
-            let ticket = state.draw();
+            let ticket = state.queue.draw();
             line.tickets.push(ticket);
-            while state.queue.front() != Some(&ticket) {
+            while !state.queue.is_first(ticket) {
                 state = wait_until(&gate.changed, state, deadline)
                     .map_err(|_state| (*key, Refusal::TimedOut))?;
             }
@@ -148,7 +148,7 @@ impl<K> Drop for Line<'_, '_, K> {
     fn drop(&mut self) {
         for ((_, gate), ticket) in self.gates.iter().zip(&self.tickets) {
             let mut state = lock(&gate.state);
-            state.give_up(*ticket);
+            state.queue.give_up(*ticket);
             let others = !state.queue.is_empty();
             drop(state);
             if others {

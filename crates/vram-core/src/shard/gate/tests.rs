@@ -176,13 +176,13 @@ fn a_try_never_waits_and_names_what_keeps_it_out() {
     drop(moving);
 
     // A call that waits comes first, except before a thread that is inside some gate already.
-    let ticket = lock(&gate.state).draw();
+    let ticket = lock(&gate.state).queue.draw();
     let queue = Some(Occupied::Queue(1));
     assert_eq!((exclusive(&gate), shared(&gate)), (queue, queue));
     let other = Gate::default();
     let _inside = other.shared().unwrap();
     assert_eq!((exclusive(&gate), shared(&gate)), (queue, None));
-    lock(&gate.state).queue.retain(|waiting| *waiting != ticket);
+    lock(&gate.state).queue.give_up(ticket);
 }
 
 /// One that waited for a reader looks for leases once more.
