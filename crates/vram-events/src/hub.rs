@@ -85,7 +85,7 @@ impl Events {
 
     /// The present time, if there is a sink to tell it.
     fn event_time(&self) -> Timestamp {
-        if !self.is_heard() { Timestamp::default() } else { self.now() }
+        if self.is_heard() { self.now() } else { Timestamp::default() }
     }
 
     /// The present time, by the clock of the emitter, on the calling thread; the default if the

@@ -22,6 +22,7 @@ pub(crate) enum Leases {
     None,
     One(Box<Leased>),
     /// Two or more.
+    #[expect(clippy::box_collection, reason = "one word of every shard, not three")]
     Many(Box<BTreeSet<Leased>>),
 }
 
