@@ -9,7 +9,7 @@ mod oldest;
 use core::cmp::Reverse;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use vram_alloc::ByteLen;
 use vram_id::ShardId;
@@ -18,6 +18,7 @@ pub(crate) use self::lease::CountedLease;
 pub use self::models::ModelCounts;
 pub(crate) use self::models::{Lies, Models};
 use self::oldest::Oldest;
+use crate::shard::HeldBy;
 use crate::sync::{Mutex, lock};
 
 /// The sums of all GPUs of a manager. Its locks are innermost: nothing is called under them.
@@ -34,13 +35,6 @@ pub(crate) struct Row {
     pub(crate) bytes: ByteLen,
     /// The time from which the age of its last check counts; `None` in quarantine.
     pub(crate) unverified_since: Option<Duration>,
-}
-
-/// Whose shards they are: an owner and a model.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HeldBy {
-    pub(crate) owner: Option<Arc<str>>,
-    pub(crate) model_id: Arc<str>,
 }
 
 /// What one holder has on a GPU.
@@ -377,7 +371,7 @@ mod tests {
         change(0, Some(rows[0]), Some(moved));
         assert_eq!((census.shards(0), census.shards(1).len()), (vec![ids[1].clone()], 2));
         let leased = crate::shard::Leased::default();
-        let of = crate::shard::Of::Alone(Arc::new(holders[0].clone()));
+        let of = crate::shard::Of::Alone(holders[0].clone().into());
         let lease = CountedLease { leased, shard: ids[0].clone(), of };
         census.leased(1, &holders[0], lease.clone(), true);
         assert_eq!(census.leases(), (1, Some(lease.clone())));

@@ -14,8 +14,8 @@ pub mod standing;
 
 pub(crate) use self::ages::{Ages, Check, Moment};
 pub use self::census::ModelCounts;
-pub(crate) use self::census::{Census, CountedLease, HeldBy, Holding, Lies, Row};
-pub(crate) use self::entry::member::{Admitted, Member, Of, UnderWay};
+pub(crate) use self::census::{Census, CountedLease, Holding, Lies, Row};
+pub(crate) use self::entry::member::{Admitted, HeldBy, Member, Of, UnderWay};
 pub(crate) use self::entry::{Entry, Listeners, State, Told};
 pub(crate) use self::gate::{Busy, Gate, Leased, Occupied, Refusal};
 pub(crate) use self::handle::{ManagerId, Stated};

@@ -7,7 +7,12 @@ use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_events::{PieceName, Whose};
 use vram_id::ShardId;
 
-use crate::shard::HeldBy;
+/// Whose shards they are: an owner and a model.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HeldBy {
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) model_id: Arc<str>,
+}
 
 /// A model that was admitted as a whole. It stays the same model while it is parked, woken, moved
 /// and restored.
