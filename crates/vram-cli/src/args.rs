@@ -37,7 +37,7 @@ use crate::streams;
 /// Results go to standard output; progress and errors go to standard error.
 ///
 /// Exit codes: 0 sound; 1 bytes are not what was sealed or expected; 2 usage, input, wrong key,
-/// unwritable target; 3 no room; 4 device or driver; 130 interrupted.
+/// unwritable target; 3 no room; 4 device, driver, or no server; 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "vram", version, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Cli {

@@ -113,6 +113,22 @@ impl Failure {
         Self::new(Kind::Interrupted, "interrupted; everything taken was released")
     }
 
+    /// A thread that the system refused: it may grant one later.
+    pub(crate) fn no_thread(error: &io::Error) -> Self {
+        Self::new(Kind::Device, format!("could not start a thread: {error}")).code("threads").hint(
+            "raise the user's limit of processes (`ulimit -u`, or `LimitNPROC=` and `TasksMax=` of the \
+             service), or end some",
+        )
+    }
+
+    /// Signals that cannot be watched for, which takes a thread.
+    pub(crate) fn no_signals(error: ctrlc::Error) -> Self {
+        match error {
+            ctrlc::Error::System(error) => Self::no_thread(&error),
+            other => Self::new(Kind::Device, format!("cannot watch for signals: {other}")),
+        }
+    }
+
     /// A file that could not be used.
     pub(crate) fn file(action: &str, path: &Path, error: &io::Error) -> Self {
         let mut failure =
@@ -133,6 +149,14 @@ impl Failure {
     /// Replaces the stable name.
     pub(crate) fn code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
         self.code = code.into();
+        self
+    }
+
+    /// Puts it into another class, if that is so.
+    pub(crate) const fn kind_if(mut self, is_so: bool, kind: Kind) -> Self {
+        if is_so {
+            self.kind = kind;
+        }
         self
     }
 

@@ -19,7 +19,7 @@ pub(crate) fn token() -> Result<CancelToken, Failure> {
         }
         cancelled.cancel();
     })
-    .map_err(|error| Failure::input(format!("cannot watch for Ctrl-C: {error}")))?;
+    .map_err(Failure::no_signals)?;
     Ok(token)
 }
 

@@ -36,18 +36,20 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::answer(&error, &args),
     };
-    let _log = cli.log.start(matches!(cli.command, Command::Serve(_)));
-    if !cli.allow_core_dumps
-        && let Err(error) = vram_residency::deny_core_dumps()
-    {
-        output::note(format!("core dumps may hold keys: {error}"));
-    }
-
     let json = cli.command.json().map(|json| Json {
         stdout_is_taken: json.stdout_is_taken || streams::stdout_is_named(&args),
         ..json
     });
     let mut output = Output::new(json);
+    let _log = match cli.log.start(matches!(cli.command, Command::Serve(_))) {
+        Ok(log) => log,
+        Err(failure) => return output.fail(failure).exit_code(),
+    };
+    if !cli.allow_core_dumps
+        && let Err(error) = vram_residency::deny_core_dumps()
+    {
+        output::note(format!("core dumps may hold keys: {error}"));
+    }
     let outcome = match &cli.command {
         Command::Load(args) => match &args.store {
             Some(from) => store::load(args, from, &mut output),

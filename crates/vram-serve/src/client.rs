@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 pub use self::connect::Server;
-use self::connect::connect;
+use self::connect::{NotConnected, connect};
 pub use self::shared::{SharedModel, SharedTensor};
 use crate::problem::Problem;
 
@@ -34,6 +34,14 @@ pub enum ClientError {
     /// No server can be reached there.
     #[error("cannot reach {server}: {what}")]
     Unreachable {
+        /// The address.
+        server: String,
+        /// Why, in words.
+        what: String,
+    },
+    /// The certificate that is trusted cannot be used. Nothing was sent.
+    #[error("cannot trust {server}: {what}")]
+    NoTrust {
         /// The address.
         server: String,
         /// Why, in words.
@@ -226,9 +234,11 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), ClientError> {
-        let unreachable =
-            |what: String| ClientError::Unreachable { server: self.server.to_string(), what };
-        let mut sender = connect(&self.server).await.map_err(unreachable)?;
+        let server = || self.server.to_string();
+        let mut sender = connect(&self.server).await.map_err(|why| match why {
+            NotConnected::NoTrust(what) => ClientError::NoTrust { server: server(), what },
+            NotConnected::Unreachable(what) => ClientError::Unreachable { server: server(), what },
+        })?;
         let mut request = Request::builder()
             .method(method)
             .uri(path)

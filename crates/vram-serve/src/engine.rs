@@ -68,9 +68,12 @@ impl Engine {
         let feed = Feed::new(limits.events_kept);
         let Devices { open, builder, .. } = devices;
         let builder = builder.card_monitor(watch(&open, &feed)).key(key).event_sink(feed.clone());
-        let manager = builder.build()?;
+        let manager = builder.build().map_err(ServeError::manager)?;
         let scrubber = match &config.scrub {
-            Some(scrub) => Some(manager.start_scrubber(ScrubOptions::new(rate(scrub)))?),
+            Some(scrub) => {
+                let started = manager.start_scrubber(ScrubOptions::new(rate(scrub)));
+                Some(started.map_err(ServeError::manager)?)
+            }
             None => None,
         };
         let models = config.models.iter().cloned().enumerate();
@@ -79,8 +82,8 @@ impl Engine {
             manager,
             feed,
             leases: Leases::new(limits.leases),
-            heavy: Lane::new(limits.calls, limits.calls_waiting).map_err(ServeError::System)?,
-            light: Lane::new(LIGHT, LIGHT_WAITING).map_err(ServeError::System)?,
+            heavy: Lane::new(limits.calls, limits.calls_waiting).map_err(ServeError::threads)?,
+            light: Lane::new(LIGHT, LIGHT_WAITING).map_err(ServeError::threads)?,
             models: Mutex::new(slots.map(|slot| (slot.config.name.clone(), slot)).collect()),
             evicted: Mutex::default(),
             scrubber: Mutex::new(scrubber),

@@ -42,9 +42,34 @@ pub enum ServeError {
     /// The devices cannot be used as configured.
     #[error(transparent)]
     Manager(#[from] VramError),
-    /// The operating system refuses threads or descriptors.
+    /// The operating system refuses a thread.
+    #[error("could not start a thread: {0}")]
+    Threads(#[source] io::Error),
+    /// The operating system refuses descriptors or memory.
     #[error("cannot start: {0}")]
     System(#[source] io::Error),
+}
+
+impl ServeError {
+    /// What a refused thread, or what belongs to one, makes of a start.
+    pub(crate) fn threads(error: io::Error) -> Self {
+        // What a system says that has no thread, or no memory for its stack.
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Self::Threads(error),
+            _ => Self::System(error),
+        }
+    }
+
+    /// A failure of the manager; a thread that it was refused is one of the system's.
+    pub(crate) fn manager(error: VramError) -> Self {
+        match &error {
+            VramError::Io { path: None, source, .. } => {
+                let code = source.raw_os_error().map(io::Error::from_raw_os_error);
+                Self::threads(code.unwrap_or_else(|| source.kind().into()))
+            }
+            _ => Self::Manager(error),
+        }
+    }
 }
 
 /// How a server ended. Lengths are in bytes.

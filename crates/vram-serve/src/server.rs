@@ -1,6 +1,7 @@
 //! A server from its start to its end: what it opens, in which order, and how it is stopped.
 
 pub(crate) mod prepare;
+mod threads;
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -8,7 +9,6 @@ use core::time::Duration;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
@@ -76,8 +76,6 @@ const GOODBYE: Duration = Duration::from_secs(3);
 const LOAD_WAIT: Duration = Duration::from_hours(24);
 /// How often leases are counted when the server is to end.
 const LOOK: Duration = Duration::from_millis(20);
-/// Threads that render figures. Calls of the engine have threads of their own.
-const BLOCKING: usize = 8;
 /// Connections that are told at the same time that the server is full.
 const REFUSALS: usize = 256;
 /// Descriptors that are kept for model files, the log and the system.
@@ -101,13 +99,7 @@ impl Server {
             TokenFile::ToMake => new_token(&config.token_file())?,
         };
         raise_descriptors();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
-            .max_blocking_threads(BLOCKING)
-            .thread_name("vram-serve")
-            .enable_all()
-            .build()
-            .map_err(ServeError::System)?;
+        let runtime = threads::runtime().map_err(ServeError::threads)?;
         let bound = runtime.block_on(async {
             let mut bound = Vec::new();
             for listen in config.listen() {

@@ -1,14 +1,17 @@
 //! What standard error carries: notes and progress, logs of the library, their form.
 
+mod queue;
+
 use std::env;
 use std::io::{IsTerminal as _, stderr};
 
 use clap::{ArgAction, Args, ValueEnum};
-use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+use self::queue::Writer;
+use crate::failure::Failure;
 use crate::output;
 
 /// The heading of these options in the help.
@@ -51,7 +54,11 @@ impl LogArgs {
     /// # Returns
     ///
     /// What writes the last lines when it is dropped, within a second.
-    pub(crate) fn start(&self, serves: bool) -> Option<WorkerGuard> {
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it refuses that thread. The failure can be told in the form that was asked for.
+    pub(crate) fn start(&self, serves: bool) -> Result<Option<Writer>, Failure> {
         let json = self.log_format == LogFormat::Json;
         output::set_notes(self.quiet, json);
         // Notes and errors are lines of the log then, whatever else is asked for.
@@ -74,16 +81,15 @@ impl LogArgs {
         let asked: Vec<&str> =
             asked.iter().map(String::as_str).filter(|one| !one.is_empty()).collect();
         if asked.is_empty() {
-            return None;
+            return Ok(None);
         }
         let filter = EnvFilter::builder().parse_lossy(asked.join(","));
         // With times of each call, from the second -v on.
         let spans = if self.verbose > 1 { FmtSpan::CLOSE } else { FmtSpan::NONE };
-        let (writer, guard) = if serves {
-            let (queue, guard) = tracing_appender::non_blocking(stderr());
-            (BoxMakeWriter::new(queue), Some(guard))
-        } else {
-            (BoxMakeWriter::new(stderr), None)
+        let (writer, guard) = match serves.then(|| queue::start(stderr)) {
+            Some(Ok((queue, guard))) => (BoxMakeWriter::new(queue), Ok(Some(guard))),
+            Some(Err(error)) => (BoxMakeWriter::new(stderr), Err(Failure::no_thread(&error))),
+            None => (BoxMakeWriter::new(stderr), Ok(None)),
         };
         let log = tracing_subscriber::fmt()
             .with_span_events(spans)

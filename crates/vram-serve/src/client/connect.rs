@@ -1,9 +1,12 @@
 //! One connection of a client: over a Unix socket, TCP or TLS.
 
 use core::fmt;
+use core::net::SocketAddr;
 use core::str::FromStr;
+use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{io, thread};
 
 use axum::body::Bytes;
 use http_body_util::Full;
@@ -15,6 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Listen, default_listen};
@@ -92,8 +96,21 @@ impl fmt::Display for Server {
 
 type Sender = SendRequest<Full<Bytes>>;
 
-pub(super) async fn connect(server: &Server) -> Result<Sender, String> {
-    match server {
+/// Why there is no connection.
+pub(super) enum NotConnected {
+    /// The certificates that are trusted cannot be used: no server is to blame.
+    NoTrust(String),
+    Unreachable(String),
+}
+
+impl From<String> for NotConnected {
+    fn from(what: String) -> Self {
+        Self::Unreachable(what)
+    }
+}
+
+pub(super) async fn connect(server: &Server) -> Result<Sender, NotConnected> {
+    let connected = match server {
         Server::Local(Listen::Unix(path)) => {
             over(UnixStream::connect(path).await.map_err(|error| error.to_string())?).await
         }
@@ -104,11 +121,24 @@ pub(super) async fn connect(server: &Server) -> Result<Sender, String> {
             let host = authority.rsplit_once(':').map_or(&**authority, |(host, _port)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
             let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
-            let tls = TlsConnector::from(Arc::new(trusting(roots.as_ref())?));
-            let stream = TcpStream::connect(authority).await.map_err(|error| error.to_string())?;
+            let trusted = trusting(roots.as_ref()).map_err(NotConnected::NoTrust)?;
+            let tls = TlsConnector::from(Arc::new(trusted));
+            let addresses = resolve(authority.clone()).await.map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect(&*addresses).await;
+            let stream = stream.map_err(|error| error.to_string())?;
             over(tls.connect(name, stream).await.map_err(|error| error.to_string())?).await
         }
-    }
+    };
+    Ok(connected?)
+}
+
+/// Asks the system for the addresses of a host, on a thread that the caller need not wait for. A runtime's
+/// own would panic if the system refused it.
+async fn resolve(authority: String) -> io::Result<Vec<SocketAddr>> {
+    let (tell, told) = oneshot::channel();
+    let ask = move || drop(tell.send(authority.to_socket_addrs().map(Vec::from_iter)));
+    thread::Builder::new().spawn(ask)?;
+    told.await.map_err(io::Error::other)?
 }
 
 async fn over<S>(stream: S) -> Result<Sender, String>

@@ -60,8 +60,10 @@ pub(super) fn client(to: &ToServer) -> Result<Client, Failure> {
     const PATIENCE: Duration = Duration::from_hours(1);
 
     let server = to.server.clone().unwrap_or_else(Server::local).trusting(to.ca.clone());
-    let client = Client::new(server)
-        .map_err(|error| Failure::input(format!("cannot start a client: {error}")))?;
+    let client = Client::new(server).map_err(|error| {
+        Failure::new(Kind::Device, format!("cannot start a client: {error}"))
+            .hint("raise the limits of this user (ulimit)")
+    })?;
     Ok(client.patience(to.patience.unwrap_or(PATIENCE)))
 }
 
@@ -258,8 +260,13 @@ fn millis(time: Duration) -> u64 {
 pub(super) fn failed(error: ClientError) -> Failure {
     let problem = match error {
         ClientError::Refused(problem) => *problem,
-        ClientError::Unreachable { .. } => {
+        ClientError::NoTrust { .. } => {
             return Failure::input(error.to_string())
+                .code("tls")
+                .hint("give the certificate of the server, or of who signed it, with --ca FILE");
+        }
+        ClientError::Unreachable { .. } => {
+            return Failure::new(Kind::Device, error.to_string())
                 .code("no-server")
                 .hint("start one with `vram serve`, or name it with --server");
         }

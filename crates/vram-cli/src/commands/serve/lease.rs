@@ -56,17 +56,17 @@ pub(super) fn hold(args: &CtlLease, output: &mut Output) -> Result<(), Failure> 
     let client = with_token(&args.to)?;
     let (news, heard) = mpsc::channel();
     let signal = news.clone();
-    ctrlc::set_handler(move || drop(signal.send(News::Signal)))
-        .map_err(|error| Failure::input(format!("cannot watch for signals: {error}")))?;
+    ctrlc::set_handler(move || drop(signal.send(News::Signal))).map_err(Failure::no_signals)?;
     let (model, named) = (args.model.clone(), holder.clone());
     // The thread, and with it the connection, ends with this process.
-    thread::spawn(move || match client.lease(&model, &named) {
+    let holds = move || match client.lease(&model, &named) {
         Ok(leased) => {
             let _ = news.send(News::Leased);
             read(leased, &news);
         }
         Err(error) => drop(news.send(News::Broken(error))),
-    });
+    };
+    thread::Builder::new().spawn(holds).map_err(|error| Failure::no_thread(&error))?;
     match heard.recv() {
         Ok(News::Leased) => {}
         Ok(News::Broken(error)) => return Err(failed(error)),

@@ -6,9 +6,9 @@ pub(crate) mod ps;
 mod reset;
 mod words;
 
-use std::process;
+use std::{io, process};
 
-use vram_residency::VramError;
+use vram_residency::{KeySourceError, VramError};
 use vram_serve::config::default_config;
 use vram_serve::{Check, Config, ConfigError, ServeError, Server};
 
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<(), Failure> 
             _ => process::exit(i32::from(Kind::Interrupted.code())),
         }
     })
-    .map_err(|error| Failure::input(format!("cannot watch for signals: {error}")))?;
+    .map_err(Failure::no_signals)?;
     for address in server.addresses() {
         output.line(format!("listens on {address}"))?;
     }
@@ -96,28 +96,60 @@ fn wrong_config(error: &ConfigError) -> Failure {
     }
 }
 
+/// Why a server cannot start. A service is started again unless the code is that of an input, so only what
+/// nobody but its operator can mend is one.
 fn refused(error: ServeError) -> Failure {
     match error {
         ServeError::Manager(error @ VramError::Config { .. }) => {
             Failure::from(error).hint("mend it; `vram serve --check` reads it again")
         }
         ServeError::Manager(error) => error.into(),
-        ServeError::Key(error) => error.into(),
-        ServeError::Token(error) => {
-            let code = "token";
-            let hint = "give another token_file, or remove that one: it is made at the start";
-            Failure::input(format!("token: {error}")).code(code).hint(hint)
+        ServeError::Key(error) => {
+            let passes = may_pass_of(&error);
+            Failure::from(error).kind_if(passes, Kind::Device)
         }
-        error @ ServeError::Bind { .. } => Failure::input(error.to_string())
-            .code("listen")
-            .hint("stop what listens there, or give another address in `listen`"),
+        ServeError::Token(error) => {
+            let passes = may_pass_of(&error);
+            Failure::input(format!("token: {error}"))
+                .code("token")
+                .hint("give another token_file, or remove that one: it is made at the start")
+                .kind_if(passes, Kind::Device)
+        }
+        ServeError::Bind { listen, error } => {
+            Failure::input(format!("cannot listen on {listen}: {error}"))
+                .code("listen")
+                .hint("stop what listens there, or give another address in `listen`")
+                .kind_if(may_pass(&error), Kind::Device)
+        }
         error @ ServeError::Tls { .. } => Failure::input(error.to_string())
             .code("tls")
             .hint("give a certificate and its key in PEM"),
         ServeError::Devices { what } => Failure::new(Kind::Device, what).code("no-gpu"),
+        ServeError::Threads(error) => Failure::no_thread(&error),
         other => Failure::new(Kind::Device, other.to_string())
             .hint("raise the limits of this user (ulimit)"),
     }
+}
+
+/// Whether a later start may succeed with the same configuration: an address that is in use, too few
+/// descriptors, a full disk.
+fn may_pass(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::Unsupported
+    )
+}
+
+fn may_pass_of(error: &KeySourceError) -> bool {
+    matches!(error, KeySourceError::Io { error, .. } if may_pass(error))
 }
 
 /// Tells something that is no result, while JSON may be asked for.

@@ -5,5 +5,6 @@ mod keys;
 mod messages;
 pub(crate) mod schema;
 mod served;
+mod starts;
 mod streams;
 mod terminal;
