@@ -10,9 +10,9 @@ mod slot;
 pub(crate) mod stored;
 pub(crate) mod view;
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vram_residency::nvml::{Monitor, MonitorOptions, XidMeaning, meaning};
@@ -43,6 +43,8 @@ pub(crate) struct Engine {
     models: Mutex<BTreeMap<String, Slot>>,
     /// Models that were parked to make room, until their slots have them.
     evicted: Mutex<Vec<ParkedModel>>,
+    /// How many were, by device.
+    evictions: Vec<AtomicU64>,
     scrubber: Mutex<Option<Scrubber>>,
     /// What opens images of stores; `None` if no model has one.
     keys: Option<KeyRing>,
@@ -86,6 +88,7 @@ impl Engine {
             light: Lane::new(LIGHT, LIGHT_WAITING).map_err(ServeError::threads)?,
             models: Mutex::new(slots.map(|slot| (slot.config.name.clone(), slot)).collect()),
             evicted: Mutex::default(),
+            evictions: config.devices.iter().map(|_| AtomicU64::new(0)).collect(),
             scrubber: Mutex::new(scrubber),
             keys,
             cache: config.cache.clone(),
@@ -168,7 +171,7 @@ impl Engine {
         self.evicted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the models that were parked to make room to their slots.
+    /// Gives the models that were parked to make room to their slots, and counts them.
     pub(crate) fn collect_evicted(&self) {
         let mut fresh = self.manager.take_evicted_models();
         let mut waiting = self.lock_evicted();
@@ -181,13 +184,40 @@ impl Engine {
         for model in all {
             match slots.iter_mut().find(|(_, slot)| slot.state.has(&model)) {
                 Some((name, slot)) => {
+                    self.count_eviction(&slot.state);
+                    let by = model.evicted_for().map(|asker| slot::name_of(&asker));
+                    tracing::warn!(model = %name, by, "evicted: another model needed its room; parked");
                     slot.state = State::Parked(model);
-                    tracing::warn!(model = %name, "evicted: another model needed its room; parked");
                 }
                 // A call on the model is under way: its slot has room when that call has ended.
                 None => waiting.push(model),
             }
         }
+    }
+
+    /// Counts a model that lay here, at each of its devices.
+    fn count_eviction(&self, lay: &State) {
+        let State::Resident(model) = lay else { return };
+        let gpus: BTreeSet<u32> = model.shards().map(|shard| shard.gpu_index).collect();
+        for gpu in gpus {
+            let count = usize::try_from(gpu).ok().and_then(|gpu| self.evictions.get(gpu));
+            if let Some(count) = count {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Models that were parked to make room for others, by the device that they lay on.
+    pub(crate) fn evictions(&self) -> impl Iterator<Item = u64> {
+        self.evictions.iter().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// The models that are parked since this one needed their room.
+    pub(crate) fn parked_for(&self, name: &str) -> BTreeSet<String> {
+        self.collect_evicted();
+        let slots = self.slots();
+        let parked = slots.iter().filter(|(_, slot)| slot.made_room_for().as_deref() == Some(name));
+        parked.map(|(name, _)| name.clone()).collect()
     }
 
     /// The configured models, in the order of the configuration.

@@ -4,7 +4,7 @@
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::panic::catch_unwind;
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, OnceLock, PoisonError, mpsc};
 use std::time::Instant;
 use std::{io, thread};
 
@@ -30,6 +30,28 @@ pub(crate) struct Lane {
 }
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// Whether somebody waits for a call. One of both sides comes first: the call ends, or its caller gives up.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited(OnceLock<End>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Ended,
+    GivenUp,
+}
+
+impl Awaited {
+    /// The call has its result. False if its caller has given up before.
+    pub(crate) fn end(&self) -> bool {
+        *self.0.get_or_init(|| End::Ended) == End::Ended
+    }
+
+    /// The caller waits no longer. False if the call had its result before.
+    fn give_up(&self) -> bool {
+        *self.0.get_or_init(|| End::GivenUp) == End::GivenUp
+    }
+}
 
 impl Lane {
     /// Starts the threads, which end with the last clone of the lane.
@@ -67,11 +89,24 @@ impl Lane {
         deadline: Duration,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.run_for(deadline, &Awaited::default(), work).await
+    }
+
+    /// As [`run`](Self::run), for work that is undone if its caller has given up before it
+    /// [ends](Awaited::end): one that has ended then is answered, also after the deadline.
+    pub(crate) async fn run_for<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        awaited: &Awaited,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         let full = |_no_place| self.full();
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(full)?;
         let until = Moment::now().checked_add(deadline).unwrap_or_else(far);
         let turn = Arc::clone(&self.running).acquire_owned();
         let turn = match timeout_at(until, turn).await {
+            // A turn that is had at once is no time.
+            Ok(Ok(_)) if Moment::now() >= until => return Err(Problem::deadline(deadline, false)),
             Ok(Ok(turn)) => turn,
             Ok(Err(_closed)) => return Err(Problem::draining()),
             Err(_elapsed) => return Err(Problem::deadline(deadline, false)),
@@ -84,13 +119,19 @@ impl Lane {
             let _ = answer.send(outcome);
         };
         self.jobs.send(Box::new(job)).map_err(|_no_thread| Problem::draining())?;
-        match timeout_at(until, answered).await {
-            Ok(Ok(Ok(outcome))) => outcome,
-            Ok(Ok(Err(_)) | Err(_)) => {
+        let mut answered = core::pin::pin!(answered);
+        let answer = match timeout_at(until, answered.as_mut()).await {
+            Ok(answer) => answer,
+            Err(_elapsed) if awaited.give_up() => return Err(Problem::deadline(deadline, true)),
+            // It ended at the last moment.
+            Err(_elapsed) => answered.await,
+        };
+        match answer {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => {
                 tracing::error!("a call panicked");
                 Err(Problem::internal("the call panicked; what it had taken was given back"))
             }
-            Err(_elapsed) => Err(Problem::deadline(deadline, true)),
         }
     }
 

@@ -12,6 +12,7 @@ use super::Engine;
 use super::slot::{Slot, State, Turn};
 use crate::config::{ModelConfig, ProtectionConfig};
 use crate::feed::Own;
+use crate::lane::Awaited;
 use crate::problem::Problem;
 
 /// What a load asks for. A configured model needs none of it.
@@ -90,6 +91,16 @@ pub(crate) struct Freed {
 impl Engine {
     /// Makes a model resident. A failure is kept for listings, and told as an event.
     pub(crate) fn load(&self, name: &str, request: &LoadRequest) -> Result<(), Problem> {
+        self.load_for(name, request, &Awaited::default())
+    }
+
+    /// As [`load`](Self::load), for a caller that may give up: what was loaded for it is freed then.
+    pub(crate) fn load_for(
+        &self,
+        name: &str,
+        request: &LoadRequest,
+        awaited: &Awaited,
+    ) -> Result<(), Problem> {
         self.check_open()?;
         let config = self.config_for(name, request)?;
         let turn = self.turn(name, "loading")?;
@@ -105,6 +116,16 @@ impl Engine {
                 .map(|(model, origin)| (model, Some(origin))),
             None => self.load_files(&config, &turn).map(|model| (model, None)),
         };
+        let loaded = loaded.and_then(|(model, origin)| {
+            if awaited.end() {
+                return Ok((model, origin));
+            }
+            // Nobody uses it yet, so this is refused only where it was evicted meanwhile.
+            match self.manager.free_model(&model) {
+                Ok(_receipts) => Err(given_up(name)),
+                Err(_evicted) => Ok((model, origin)),
+            }
+        });
         match loaded {
             Ok((model, origin)) => {
                 turn.note(None);
@@ -290,6 +311,16 @@ impl Engine {
         turn.forget();
         Ok(freed)
     }
+}
+
+fn given_up(name: &str) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "cancelled",
+        format!("model {name:?} was loaded when its deadline had passed, and was freed again"),
+        "load it again, with a longer deadline",
+    )
+    .retry_in(1)
 }
 
 /// Models that a server knows at the same time.

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use vram_residency::{CancelToken, ModelHandle, ParkedModel};
+use vram_residency::{CancelToken, EvictedFor, ModelHandle, ParkedModel};
 
 use super::Engine;
 use super::from_store::Origin;
@@ -106,6 +106,12 @@ impl Slot {
         Self { config, configured, place, state: State::Absent, failure, failed_at, origin: None }
     }
 
+    /// The model that this one was parked for, if it was not parked by a call.
+    pub(super) fn made_room_for(&self) -> Option<String> {
+        let State::Parked(model) = &self.state else { return None };
+        model.evicted_for().map(|asker| name_of(&asker))
+    }
+
     /// The manifest of what is resident or parked, if it came from a store.
     pub(super) fn manifest(&self) -> Option<String> {
         let origin = self.origin.as_ref().filter(|_| !absent(&self.state))?;
@@ -161,6 +167,11 @@ impl Engine {
             other => Err(not_resident(name, other)),
         }
     }
+}
+
+/// The name of the model that asked for room: one from a store has it as its owner.
+pub(super) fn name_of(asker: &EvictedFor) -> String {
+    asker.owner.as_ref().unwrap_or(&asker.model_id).to_string()
 }
 
 /// The refusal of a call that needs a model elsewhere than it is.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::Serialize;
 use vram_residency::ModelReport;
 
@@ -38,6 +39,17 @@ pub(crate) struct ModelView {
     pub(crate) loading: Option<LoadingView>,
     /// The digest of the manifest that it was loaded from, if it came from a store.
     pub(crate) manifest: Option<String>,
+    /// The model that needed its room, if it was parked for one.
+    pub(crate) made_room_for: Option<String>,
+}
+
+/// A model as a call left it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Changed {
+    #[serde(flatten)]
+    pub(crate) model: ModelView,
+    /// Models that were parked to make room for it by this call, in the order of their names.
+    pub(crate) made_room: Vec<String>,
 }
 
 /// How far a load is.
@@ -100,6 +112,7 @@ impl Engine {
                 failure: slot.failure.clone(),
                 loading: loading(&slot.state),
                 manifest: slot.manifest(),
+                made_room_for: slot.made_room_for(),
             };
             if let Some(report) = report.filter(|_| !matches!(slot.state, State::Absent)) {
                 view.fill(report);
@@ -115,6 +128,18 @@ impl Engine {
         found.ok_or_else(|| Problem::no_such_model(name))
     }
 
+    /// Runs a call that changes one model, and says how it is then.
+    pub(crate) fn changed(
+        &self,
+        name: &str,
+        call: impl FnOnce() -> Result<(), Problem>,
+    ) -> Result<Changed, Problem> {
+        let before = self.parked_for(name);
+        call()?;
+        let made_room = self.parked_for(name).difference(&before).cloned().collect();
+        Ok(Changed { model: self.model(name)?, made_room })
+    }
+
     /// Whether all configured models, or one model, can be leased now.
     pub(crate) fn ready(&self, only: Option<&str>) -> Result<Ready, Problem> {
         let models = match only {
@@ -123,7 +148,7 @@ impl Engine {
         };
         let not_ready: Vec<_> = models
             .into_iter()
-            .filter(|model| model.state != "resident" || model.quarantined > 0 || model.lost > 0)
+            .filter(|model| !model.is_ready())
             .map(|model| NotReady {
                 state: if model.quarantined > 0 {
                     "quarantined"
@@ -132,8 +157,8 @@ impl Engine {
                 } else {
                     model.state
                 },
+                why: model.why_not(),
                 model: model.name,
-                why: model.failure,
             })
             .collect();
         let draining = self.is_draining();
@@ -149,6 +174,41 @@ fn loading(state: &State) -> Option<LoadingView> {
 }
 
 impl ModelView {
+    /// Whether it can be leased.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == "resident" && self.quarantined == 0 && self.lost == 0
+    }
+
+    /// Why it cannot be leased, as far as that is more than its state says.
+    fn why_not(&self) -> Option<Problem> {
+        let name = &self.name;
+        let why = |code: &str, message: String, next: &str| {
+            Some(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message, next))
+        };
+        if self.quarantined > 0 {
+            let message =
+                format!("{} shards of model {name:?} were found altered", self.quarantined);
+            return why(
+                "quarantined",
+                message,
+                "POST /v1/models/NAME/repair writes them again from its files or its store",
+            );
+        }
+        if self.lost > 0 {
+            let message = format!("{} shards of model {name:?} lie on a lost device", self.lost);
+            return why("device-lost", message, "POST /v1/gpus/N/reset loads them again");
+        }
+        if let Some(asker) = &self.made_room_for {
+            let message = format!("model {name:?} was parked to make room for {asker:?}");
+            return why("evicted", message, "wake it: POST /v1/models/NAME/wake");
+        }
+        if self.state == "parked" {
+            let message = format!("model {name:?} was parked by a call");
+            return why("parked", message, "wake it: POST /v1/models/NAME/wake");
+        }
+        self.failure.clone()
+    }
+
     fn fill(&mut self, report: &ModelReport) {
         self.gpus.clone_from(&report.gpus);
         self.shards = report.pieces;

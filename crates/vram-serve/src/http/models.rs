@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::State;
-use super::request::{Asked, answer, bytes_as, call, json};
+use super::request::{Asked, answer, bytes_as, call, call_for, json};
 use crate::engine::Engine;
 use crate::engine::calls::{LoadRequest, MoveRequest, VerifyRequest, WaitRequest};
 use crate::engine::view::ModelView;
-use crate::lane::Lane;
+use crate::lane::{Awaited, Lane};
 use crate::problem::Problem;
 
 type Shared = Has<Arc<State>>;
@@ -62,10 +62,10 @@ pub(super) async fn load(
     Has(state): Shared,
     Control { name, asked, request }: Control<LoadRequest>,
 ) -> Result<Response, Problem> {
-    let loading = name.clone();
-    let loaded = call(&state, asked, heavy, move |engine| {
-        engine.load(&loading, &request)?;
-        engine.model(&loading)
+    let (loading, awaited) = (name.clone(), Arc::<Awaited>::default());
+    let waits = Arc::clone(&awaited);
+    let loaded = call_for(&state, asked, heavy, awaited, move |engine| {
+        engine.changed(&loading, || engine.load_for(&loading, &request, &waits))
     });
     let loaded = loaded.await.inspect_err(|problem| {
         // Nobody waits for it any more: what it took is given back.
@@ -94,12 +94,11 @@ macro_rules! answers {
 }
 
 /// Generates the handler of a call that changes where a model is, or how it is held, and answers with its new
-/// view.
+/// view, and with the models that made room for it.
 macro_rules! moves {
     ($name:ident, $request:ty, $lane:ident, $engine:ident, $model:ident, $asked:pat => $change:expr) => {
         answers!($name, $request, $lane, $engine, $model, $asked => {
-            $change?;
-            $engine.model(&$model)
+            $engine.changed(&$model, || $change)
         });
     };
 }

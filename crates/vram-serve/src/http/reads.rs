@@ -115,10 +115,17 @@ fn render(state: &State) -> String {
     let name = "vram_serve_model_ready";
     let _ = writeln!(text, "# HELP {name} Whether a configured model can be leased: 0 or 1.");
     let _ = writeln!(text, "# TYPE {name} gauge");
+    // Lists what was evicted, too.
     for model in state.engine.models().into_iter().filter(|model| model.configured) {
-        let fit = model.state == "resident" && model.quarantined == 0 && model.lost == 0;
+        let fit = model.is_ready();
         let model = model.name.replace('\\', "\\\\").replace('"', "\\\"");
         let _ = writeln!(text, "{name}{{model=\"{model}\"}} {}", u8::from(fit));
+    }
+    let name = "vram_serve_evictions_total";
+    let help = "Models that were parked to make room for others, by the device that they lay on.";
+    let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n");
+    for (gpu, count) in state.engine.evictions().enumerate() {
+        let _ = writeln!(text, "{name}{{gpu=\"{gpu}\"}} {count}");
     }
     text
 }

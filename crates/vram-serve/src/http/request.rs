@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{BODY_MAX, State};
 use crate::engine::Engine;
-use crate::lane::Lane;
+use crate::lane::{Awaited, Lane};
 use crate::problem::Problem;
 
 /// The query of a control call.
@@ -80,12 +80,24 @@ pub(super) async fn call<T: Send + 'static>(
     lane: impl FnOnce(&Engine) -> &Lane,
     work: impl FnOnce(&Arc<Engine>) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
+    call_for(state, asked, lane, Arc::default(), work).await
+}
+
+/// As [`call`], for work that is undone where nobody waits for it any more.
+pub(super) async fn call_for<T: Send + 'static>(
+    state: &Arc<State>,
+    asked: Asked,
+    lane: impl FnOnce(&Engine) -> &Lane,
+    awaited: Arc<Awaited>,
+    work: impl FnOnce(&Arc<Engine>) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
     state.engine.check_open()?;
     let most = state.call_deadline;
     let deadline = asked.deadline_ms.map_or(most, |asked| Duration::from_millis(asked).min(most));
     let engine = Arc::clone(&state.engine);
     let lane = lane(&engine).clone();
-    let job = tokio::spawn(async move { lane.run(deadline, move || work(&engine)).await });
+    let work = move || work(&engine);
+    let job = tokio::spawn(async move { lane.run_for(deadline, &awaited, work).await });
     job.await.unwrap_or_else(|_panicked| Err(Problem::internal("the call panicked")))
 }
 

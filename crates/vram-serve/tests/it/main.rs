@@ -17,6 +17,7 @@ mod config;
 mod control;
 mod crowds;
 mod events;
+mod evictions;
 mod figures;
 mod leases;
 mod openapi;

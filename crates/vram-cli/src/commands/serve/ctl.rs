@@ -34,6 +34,15 @@ pub(super) struct Model {
     pub(super) failure: Option<Problem>,
     pub(super) loading: Option<Loading>,
     pub(super) manifest: Option<String>,
+    pub(super) made_room_for: Option<String>,
+}
+
+/// A model as a call left it, and the models that were parked to make room for it.
+#[derive(Debug, Deserialize, Serialize)]
+struct Changed {
+    #[serde(flatten)]
+    model: Model,
+    made_room: Vec<String>,
 }
 
 /// How far a load is, as a server says it.
@@ -79,10 +88,10 @@ pub(super) fn with_token(to: &ToServer) -> Result<Client, Failure> {
 
 /// `vram ctl …`.
 pub(crate) fn run(args: &CtlArgs, output: &mut Output) -> Result<(), Failure> {
-    let post = |call: &str, model: &str, body: Value| -> Result<Model, Failure> {
+    let post = |call: &str, model: &str, body: Value| -> Result<Changed, Failure> {
         with_token(args.command.to())?.post(&model_path(model, call), &body).map_err(failed)
     };
-    let model = match &args.command {
+    let changed = match &args.command {
         CtlCommand::Load(load) => post("load", &load.model, load_body(load)?)?,
         CtlCommand::Park(to) => post("park", &to.model, wait(to.wait))?,
         CtlCommand::Wake(to) => {
@@ -117,11 +126,16 @@ pub(crate) fn run(args: &CtlArgs, output: &mut Output) -> Result<(), Failure> {
             return show_drained(&drain.to, &body, output);
         }
     };
-    output.json(&model)?;
+    output.json(&changed)?;
+    let Changed { model, made_room } = changed;
     let gpus: Vec<_> = model.gpus.iter().map(|gpu| format!("gpu {gpu}, ")).collect();
     let bytes = table::size(vram_residency::ByteLen::new(model.bytes.max(model.host_bytes)));
     let pinned = if model.pinned { ", pinned" } else { "" };
-    output.line(format!("{}: {}, {}{bytes}{pinned}", model.name, model.state, gpus.concat()))
+    output.line(format!("{}: {}, {}{bytes}{pinned}", model.name, model.state, gpus.concat()))?;
+    for parked in made_room {
+        output.line(format!("{parked}: parked, to make room for {}", model.name))?;
+    }
+    Ok(())
 }
 
 /// What a load asks of a server.

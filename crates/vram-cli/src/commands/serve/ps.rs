@@ -99,9 +99,10 @@ impl Listing {
                 (0, 0, Some(problem)) if model.state == "absent" => {
                     format!("failed: {}", problem.code)
                 }
-                (0, 0, _) => match &model.loading {
-                    Some(loading) => loading.words(),
-                    None => model.state.clone(),
+                (0, 0, _) => match (&model.loading, &model.made_room_for) {
+                    (Some(loading), _) => loading.words(),
+                    (None, Some(other)) => format!("{} for {other}", model.state),
+                    (None, None) => model.state.clone(),
                 },
                 (0, lost, _) => format!("{lost} lost"),
                 (altered, _, _) => format!("{altered} altered"),
