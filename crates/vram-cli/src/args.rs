@@ -20,7 +20,9 @@ pub(crate) use self::key::{KeyArgs, KeyMode};
 pub(crate) use self::load::{ImageArgs, LoadArgs};
 pub(crate) use self::log::LogArgs;
 pub(crate) use self::model::LimitArgs;
-pub(crate) use self::operator::{BenchArgs, CompletionsArgs, ManArgs, SoakArgs, ViewArgs};
+pub(crate) use self::operator::{
+    BenchArgs, CompletionsArgs, ManArgs, SEED_MAX, SoakArgs, ViewArgs,
+};
 pub(crate) use self::plan::PlanArgs;
 pub(crate) use self::serve::{
     CheckLevel, CtlArgs, CtlCommand, CtlLease, CtlLoad, CtlReset, PsArgs, ServeArgs, StopArgs,

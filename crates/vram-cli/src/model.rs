@@ -62,6 +62,9 @@ impl Model {
             ModelFilesError::Model(error) => refused(error),
             other => Failure::input(other.to_string()),
         })?;
+        if let Some(odd) = set.odd_size(opened.plan().total()) {
+            note(odd);
+        }
         let whole = opened.plan().clone();
         let opened = opened.split(PIECE_LEN_MAX).map_err(|error| match error {
             ModelFilesError::Plan(error) => no_plan(set, Some(&whole), &error),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use crate::args::Cli;
+use crate::args::{Cli, LogArgs};
 use crate::failure::Failure;
 use crate::output::{Json, Output};
 use crate::streams;
@@ -17,21 +17,28 @@ use crate::streams;
 ///
 /// * `args`: the command line, program included, which could not be parsed.
 pub(crate) fn answer(error: &clap::Error, args: &[OsString]) -> ExitCode {
-    // Help goes to standard output, a mistake to standard error; clap knows which. A closed stream
-    // is no failure.
-    let _ = error.print();
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let logs_json = !is_help && asks_for_json_log(args);
+    if !logs_json {
+        // Help goes to standard output, a mistake to standard error; clap knows which. A closed stream
+        // is no failure.
+        let _ = error.print();
+    }
+    if is_help {
         return ExitCode::SUCCESS;
     }
     let failure = mistake(error, args);
-    if asks_for_json(args) {
-        let json = Json {
-            command: "error",
-            stdout_is_taken: writes_to_stdout(args) || streams::stdout_is_named(args),
-        };
-        // Standard error has the mistake already, in full.
-        Output::new(Some(json)).fail_quietly(&failure);
+    let json = asks_for_json(args).then(|| Json {
+        command: "error",
+        stdout_is_taken: writes_to_stdout(args) || streams::stdout_is_named(args),
+    });
+    let mut output = Output::new(json);
+    if logs_json {
+        LogArgs::start_json();
+        return output.fail(failure).exit_code();
     }
+    // Standard error has the mistake already, in full.
+    output.fail_quietly(&failure);
     failure.exit_code()
 }
 
@@ -61,6 +68,15 @@ fn first_paragraph(text: &str) -> String {
 /// read off its words.
 fn asks_for_json(args: &[OsString]) -> bool {
     options(args).any(|arg| arg == "--json")
+}
+
+/// Whether lines on standard error are to be JSON; the last word on it counts.
+fn asks_for_json_log(args: &[OsString]) -> bool {
+    let words: Vec<_> = options(args).filter_map(|arg| arg.to_str()).collect();
+    let said = words.iter().zip(words.iter().skip(1).chain([&""])).filter_map(|(word, next)| {
+        if *word == "--log-format" { Some(*next) } else { word.strip_prefix("--log-format=") }
+    });
+    said.last() == Some("json")
 }
 
 /// Whether the output is `-`: standard output then carries nothing but the content of a file.
@@ -99,6 +115,19 @@ mod tests {
             ("vram", false, false),
         ] {
             assert_eq!((asks_for_json(&words(line)), writes_to_stdout(&words(line))), (json, dash));
+        }
+    }
+
+    #[test]
+    fn the_form_of_the_log_is_found_on_a_command_line_with_mistakes() {
+        for (line, json) in [
+            ("vram serve --log-format json --x", true),
+            ("vram --log-format=json serve --x", true),
+            ("vram serve --log-format=json --log-format text --x", false),
+            ("vram serve --log-format", false),
+            ("vram load -- --log-format json", false),
+        ] {
+            assert_eq!(asks_for_json_log(&words(line)), json, "{line}");
         }
     }
 

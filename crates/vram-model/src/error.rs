@@ -314,6 +314,20 @@ pub enum HeaderProblem {
     },
 }
 
+impl ModelError {
+    /// Returns true if a file, an index or a folder exceeds one of the limits that a caller can raise.
+    #[must_use]
+    pub const fn is_limit(&self) -> bool {
+        match self {
+            Self::Header { problem, .. } => problem.is_limit(),
+            Self::Gguf { problem, .. } => problem.is_limit(),
+            Self::Index { problem, .. } => problem.is_limit(),
+            Self::Folder { problem, .. } => matches!(problem, FolderProblem::TooManyEntries { .. }),
+            _ => false,
+        }
+    }
+}
+
 impl HeaderProblem {
     /// Returns true if the file exceeds one of the limits that a caller can raise.
     #[must_use]

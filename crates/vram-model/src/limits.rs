@@ -38,6 +38,17 @@ impl Limits {
         file_count_max: 1 << 14,
     };
 
+    /// The highest limits that a program lets its user set. A header of the most tensors with the longest
+    /// names has some 10 GiB; what is more is a mistake.
+    pub const MOST: Self = Self {
+        header_len_max: ByteLen::new(16 << 30),
+        tensor_count_max: 1 << 24,
+        name_len_max: 1 << 16,
+        metadata_count_max: 1 << 24,
+        rank_max: RANK_CAP,
+        file_count_max: 1 << 20,
+    };
+
     /// Sets the longest accepted header.
     #[must_use]
     pub const fn with_header_len_max(mut self, len: ByteLen) -> Self {

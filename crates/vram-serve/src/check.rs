@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Serialize;
+use vram_residency::model::Limits;
 use vram_residency::{Alignment, ByteLen, Device, Fit, GpuChoice, KeyRing, ModelPlan, Piece};
 
 use crate::config::{Config, EvictionConfig, ModelConfig};
-use crate::engine::calls::files_of;
+use crate::engine::calls::look_at_files;
 use crate::engine::from_store::look;
 use crate::engine::stored::plan_of;
+use crate::net::is_in_use;
 use crate::problem::Problem;
 use crate::server::prepare::{Devices, Prepared};
 
@@ -36,6 +38,9 @@ pub struct Check {
     pub usable: bool,
     /// What a start would refuse, and models that never fit beside each other.
     pub problems: Vec<String>,
+    /// What is no mistake, and may be none of what is wanted: an address that is in use now, an index that
+    /// states another size than its files.
+    pub notes: Vec<String>,
 }
 
 /// One model that would be loaded.
@@ -65,14 +70,20 @@ impl Check {
     pub fn of(config: &Config, devices: Result<Vec<Arc<dyn Device>>, String>) -> Self {
         let prepared = Prepared::of(config, devices);
         let mut problems: Vec<_> = prepared.problems().iter().map(ToString::to_string).collect();
+        // Perhaps the server that is to be started again: no mistake.
+        let in_use = config.listen().into_iter().filter(is_in_use).map(|listen| {
+            format!("somebody listens on {listen} now: a start fails until that has ended")
+        });
+        let mut notes: Vec<_> = in_use.collect();
         let usable = prepared.devices.as_ref().ok();
         let keys = prepared.key.ok().map(KeyRing::new);
+        let limits = config.limits.of_models();
         let models: Vec<_> = config
             .models
             .iter()
             .map(|model| {
                 let name = model.name.clone();
-                match plan_of_model(model, keys.as_ref()) {
+                match plan_of_model(model, keys.as_ref(), limits, &mut notes) {
                     Ok(plan) => ModelCheck {
                         name,
                         pieces: plan.pieces().len(),
@@ -93,7 +104,9 @@ impl Check {
         }
         let devices = config.devices.iter().enumerate().map(|(gpu, device)| {
             let budget = device.budget.map(|budget| format!(", of which {budget}"));
-            format!("gpu {gpu}: {}{}", device.device, budget.unwrap_or_default())
+            let kept = device.headroom.map(|kept| format!(", {kept} of it kept free"));
+            let (budget, kept) = (budget.unwrap_or_default(), kept.unwrap_or_default());
+            format!("gpu {gpu}: {}{budget}{kept}", device.device)
         });
         Self {
             listen: config.listen().iter().map(ToString::to_string).collect(),
@@ -104,6 +117,7 @@ impl Check {
             usable: problems.is_empty() && models.iter().all(|model| model.problem.is_none()),
             models,
             problems,
+            notes,
         }
     }
 }
@@ -160,8 +174,17 @@ fn too_much(config: &Config, devices: &Devices, models: &[ModelCheck]) -> Option
 }
 
 /// What a load would bring: read from the headers of its files, or from the manifest in its store.
-fn plan_of_model(model: &ModelConfig, keys: Option<&KeyRing>) -> Result<ModelPlan, Problem> {
-    let Some(stored) = model.stored() else { return Ok(files_of(model)?.into_parts().0) };
+fn plan_of_model(
+    model: &ModelConfig,
+    keys: Option<&KeyRing>,
+    limits: Limits,
+    notes: &mut Vec<String>,
+) -> Result<ModelPlan, Problem> {
+    let Some(stored) = model.stored() else {
+        let (files, odd) = look_at_files(model, limits)?;
+        notes.extend(odd.map(|odd| format!("model {:?}: {odd}", model.name)));
+        return Ok(files.into_parts().0);
+    };
     let keys = keys.ok_or_else(|| {
         let what = "its store was not asked, since the key cannot be had";
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "key-source", what, "mend [key] first")
@@ -205,6 +228,9 @@ impl fmt::Display for Check {
                 )?,
                 Some(problem) => writeln!(f, "model       {name}: {}", problem.message)?,
             }
+        }
+        for note in &self.notes {
+            writeln!(f, "note        {note}")?;
         }
         for problem in &self.problems {
             writeln!(f, "problem     {problem}")?;

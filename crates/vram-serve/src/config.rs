@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use vram_residency::device::DeviceSpec;
+use vram_residency::model::Limits;
 use vram_residency::{ByteLen, KeySource};
 
 pub(crate) use self::models::Stored;
@@ -139,7 +140,7 @@ pub struct LimitsConfig {
     pub leases: usize,
     /// Events that are kept for readers that come back. Default: 8,192.
     pub events_kept: usize,
-    /// Loads, checks and moves that run at the same time. Default: 2.
+    /// Loads, checks and moves that run at the same time: 1 to 256. Default: 2.
     pub calls: usize,
     /// Calls that wait for one of them to end. Default: 64.
     pub calls_waiting: usize,
@@ -152,6 +153,33 @@ pub struct LimitsConfig {
     /// The longest that a client may take nothing of an answer that waits for it. Default: 30 s.
     #[serde(deserialize_with = "span")]
     pub send: Duration,
+    /// The longest header of a model file, and index of a model in several. Default: 100 MB.
+    #[serde(deserialize_with = "from_text")]
+    pub header: ByteLen,
+    /// Tensors of one model file. Default: 262,144.
+    pub tensors: usize,
+    /// Bytes of a tensor's name. Default: 1,024.
+    pub name: usize,
+    /// Dimensions of a tensor: 1 to 4,096. Default: 64.
+    pub rank: usize,
+    /// Keys of metadata in one model file. Default: 65,536.
+    pub keys: usize,
+    /// Files of one model. Default: 16,384.
+    pub files: usize,
+}
+
+impl LimitsConfig {
+    /// Bounds on the headers of model files, for the library.
+    #[must_use]
+    pub const fn of_models(&self) -> Limits {
+        Limits::DEFAULT
+            .with_header_len_max(self.header)
+            .with_tensor_count_max(self.tensors)
+            .with_name_len_max(self.name)
+            .with_rank_max(self.rank)
+            .with_metadata_count_max(self.keys)
+            .with_file_count_max(self.files)
+    }
 }
 
 impl Default for LimitsConfig {
@@ -166,6 +194,12 @@ impl Default for LimitsConfig {
             call_deadline: Duration::from_mins(10),
             receive: Duration::from_secs(10),
             send: Duration::from_secs(30),
+            header: Limits::DEFAULT.header_len_max,
+            tensors: Limits::DEFAULT.tensor_count_max,
+            name: Limits::DEFAULT.name_len_max,
+            rank: Limits::DEFAULT.rank_max,
+            keys: Limits::DEFAULT.metadata_count_max,
+            files: Limits::DEFAULT.file_count_max,
         }
     }
 }

@@ -15,6 +15,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vram_residency::model::Limits;
 use vram_residency::nvml::{Monitor, MonitorOptions, XidMeaning, meaning};
 use vram_residency::{
     CancelToken, Device, DeviceKind, KeyRing, ParkedModel, ScrubOptions, ScrubRate, Scrubber,
@@ -49,6 +50,8 @@ pub(crate) struct Engine {
     /// What opens images of stores; `None` if no model has one.
     keys: Option<KeyRing>,
     cache: Option<CacheConfig>,
+    /// Bounds on the headers of model files.
+    limits: Limits,
     /// Cancelled when the server ends: for calls on stores that change no slot.
     ending: CancelToken,
     draining: AtomicBool,
@@ -92,6 +95,7 @@ impl Engine {
             scrubber: Mutex::new(scrubber),
             keys,
             cache: config.cache.clone(),
+            limits: limits.of_models(),
             ending: CancelToken::new(),
             draining: AtomicBool::new(false),
         })

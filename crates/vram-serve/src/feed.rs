@@ -42,6 +42,8 @@ pub(crate) enum Own<'a> {
     /// A model that could not be loaded is listed no longer: the last `kept` of those that no configuration
     /// names are.
     LoadForgotten { model: &'a str, kept: usize },
+    /// A model that a reset loaded again has another content than before.
+    LoadedChanged { model: &'a str },
     /// A source of a model's images gave wrong bytes, and is left out.
     SourceLied { model: &'a str, source: &'a str, image: &'a str, what: &'a str },
     /// A connection holds a model from now on.
@@ -224,6 +226,7 @@ const fn own_name(own: &Own<'_>) -> &'static str {
     match own {
         Own::LoadFailed { .. } => "load_failed",
         Own::LoadForgotten { .. } => "load_forgotten",
+        Own::LoadedChanged { .. } => "loaded_changed",
         Own::SourceLied { .. } => "source_lied",
         Own::LeaseBegan { .. } => "lease_began",
         Own::LeaseEnded { .. } => "lease_ended",

@@ -126,13 +126,11 @@ impl Lane {
             // It ended at the last moment.
             Err(_elapsed) => answered.await,
         };
-        match answer {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => {
-                tracing::error!("a call panicked");
-                Err(Problem::internal("the call panicked; what it had taken was given back"))
-            }
+        if let Ok(Ok(outcome)) = answer {
+            return outcome;
         }
+        tracing::error!("a call panicked");
+        Err(Problem::internal("the call panicked; what it had taken was given back"))
     }
 
     fn full(&self) -> Problem {

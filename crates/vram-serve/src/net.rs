@@ -7,6 +7,6 @@ mod stall;
 mod tls;
 
 pub(crate) use self::accept::{Bounds, serve};
-pub(crate) use self::bind::{BindError, Bound, bind, may_bind, may_make_in};
+pub(crate) use self::bind::{BindError, Bound, bind, is_in_use, may_bind, may_make_in};
 pub(crate) use self::peer::Peer;
 pub(crate) use self::tls::acceptor;

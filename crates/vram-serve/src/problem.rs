@@ -230,12 +230,13 @@ impl From<VramError> for Problem {
 
 impl From<ModelFilesError> for Problem {
     fn from(error: ModelFilesError) -> Self {
-        Self::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "model-file",
-            error.to_string(),
-            "check the path: a file, an index, or a folder of one model",
-        )
+        let next = match &error {
+            ModelFilesError::Model(model) if model.is_limit() => {
+                "if the file can be trusted, raise that limit in [limits] of the server's configuration"
+            }
+            _ => "check the path: a file, an index, or a folder of one model",
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "model-file", error.to_string(), next)
     }
 }
 

@@ -33,6 +33,15 @@ pub enum ServeError {
         #[source]
         error: io::Error,
     },
+    /// The folder that keeps images cannot be used.
+    #[error("[cache] folder {folder}: {error}")]
+    Cache {
+        /// The folder.
+        folder: String,
+        /// The operating system's error.
+        #[source]
+        error: io::Error,
+    },
     /// A device cannot be opened.
     #[error("{what}")]
     Devices {

@@ -94,10 +94,6 @@ impl Server {
     pub fn start(config: Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, ServeError> {
         let Ready { token, tls, key, devices } = Prepared::of(&config, Ok(devices)).ready()?;
         let token_is_new = matches!(token, TokenFile::ToMake);
-        let token = match token {
-            TokenFile::There(secret) => Token::of(&secret),
-            TokenFile::ToMake => new_token(&config.token_file())?,
-        };
         raise_descriptors();
         let runtime = threads::runtime().map_err(ServeError::threads)?;
         let bound = runtime.block_on(async {
@@ -112,6 +108,11 @@ impl Server {
             error,
         })?;
         let engine = Arc::new(Engine::new(&config, devices, key)?);
+        // Last: a start that fails makes none.
+        let token = match token {
+            TokenFile::There(secret) => Token::of(&secret),
+            TokenFile::ToMake => new_token(&config.token_file())?,
+        };
         let (report, reports) = watch::channel(None);
         let limits = &config.limits;
         let state = Arc::new(State {

@@ -1,5 +1,6 @@
 //! What standard error carries: notes and progress, logs of the library, their form.
 
+mod plain;
 mod queue;
 
 use std::env;
@@ -10,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+use self::plain::Plain;
 use self::queue::Writer;
 use crate::failure::Failure;
 use crate::output;
@@ -43,6 +45,13 @@ pub(crate) enum LogFormat {
 }
 
 impl LogArgs {
+    /// Sets up standard error for one failure as JSON, where the command line could not be read.
+    pub(crate) fn start_json() {
+        let errors = Self { log_format: LogFormat::Json, quiet: true, verbose: 0 };
+        // Without a thread of its own, this does not fail.
+        let _ = errors.start(false);
+    }
+
     /// Sets up standard error as these options say. To be called once.
     ///
     /// # Arguments
@@ -94,9 +103,13 @@ impl LogArgs {
         let log = tracing_subscriber::fmt()
             .with_span_events(spans)
             .with_env_filter(filter)
-            .with_ansi(stderr().is_terminal())
-            .with_writer(writer);
-        let _ = if json { log.json().try_init() } else { log.try_init() };
+            .with_ansi(stderr().is_terminal());
+        // JSON has escapes of its own.
+        let _ = if json {
+            log.json().with_writer(writer).try_init()
+        } else {
+            log.with_writer(Plain(writer)).try_init()
+        };
         guard
     }
 }

@@ -9,7 +9,7 @@ use vram_residency::ByteLen;
 /// Bounds on the headers of model files.
 #[derive(Args, Debug)]
 pub(crate) struct LimitArgs {
-    /// Accept larger headers of model files than by default: `header=SIZE` (100MB), `tensors=N`
+    /// Accept larger headers of model files than by default: `header=SIZE` (100MB, at most 16GiB), `tensors=N`
     /// (262144), `name=BYTES` (1024), `rank=N` (64, at most 4096), `keys=N` of metadata (65536),
     /// `files=N` of one model (16384); may be given several times.
     #[arg(long = "limit", value_name = "WHAT=N")]
@@ -34,19 +34,26 @@ impl FromStr for Limit {
         let (what, value) = text.split_once('=').ok_or_else(|| {
             format!("`{text}` is no limit; write it as in header=200MB or name=4096")
         })?;
-        let number = || {
-            value.parse::<usize>().map_err(|_not_a_number| format!("`{value}` is no whole number"))
+        let number = |most: usize| match value.parse::<usize>() {
+            Ok(number) if number <= most => Ok(number),
+            Ok(number) => Err(format!("a limit of {number} for `{what}` is more than {most}")),
+            Err(_not_a_number) => Err(format!("`{value}` is no whole number")),
         };
+        let most = Limits::MOST;
         Ok(match what {
-            "header" => Self::Header(value.parse().map_err(|error| format!("{error}"))?),
-            "tensors" => Self::Tensors(number()?),
-            "name" => Self::Name(number()?),
-            "rank" => match number()? {
-                rank @ ..=4096 => Self::Rank(rank),
-                rank => return Err(format!("a rank of {rank} is more than 4096")),
-            },
-            "keys" => Self::Keys(number()?),
-            "files" => Self::Files(number()?),
+            "header" => {
+                let len: ByteLen = value.parse().map_err(|error| format!("{error}"))?;
+                if len > most.header_len_max {
+                    let most = most.header_len_max;
+                    return Err(format!("a limit of {len} for `header` is more than {most}"));
+                }
+                Self::Header(len)
+            }
+            "tensors" => Self::Tensors(number(most.tensor_count_max)?),
+            "name" => Self::Name(number(most.name_len_max)?),
+            "rank" => Self::Rank(number(most.rank_max)?),
+            "keys" => Self::Keys(number(most.metadata_count_max)?),
+            "files" => Self::Files(number(most.file_count_max)?),
             other => {
                 return Err(format!(
                     "there is no limit `{other}`; there are header, tensors, name, rank, keys, files"
@@ -87,7 +94,20 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(limit));
         }
-        for text in ["", "name", "name=", "name=-1", "name=x", "rank=4097", "header=8G", "size=1"] {
+        for text in [
+            "",
+            "name",
+            "name=",
+            "name=-1",
+            "name=x",
+            "rank=4097",
+            "header=8G",
+            "size=1",
+            "header=99EiB",
+            "header=17GiB",
+            "tensors=99999999",
+            "name=99999",
+        ] {
             assert!(text.parse::<Limit>().is_err(), "{text}");
         }
         let limits = ["name=1", "name=2"].map(|text| text.parse().unwrap()).to_vec();

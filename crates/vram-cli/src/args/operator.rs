@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, value_parser};
 use clap_complete::Shell;
 use vram_residency::ByteLen;
 use vram_residency::device::DeviceSpec;
@@ -37,8 +37,9 @@ pub(crate) struct SoakArgs {
     /// a card]
     #[arg(long, value_name = "SIZE")]
     pub(crate) size: Option<ByteLen>,
-    /// The number that contents, sizes and places follow from; the same one repeats the same steps.
-    #[arg(long, value_name = "N")]
+    /// The number that contents, sizes and places follow from, below 2^53; the same one repeats the same
+    /// steps.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(..=SEED_MAX))]
     pub(crate) seed: Option<u64>,
     /// On host devices: flip a bit of device memory now and then, and expect that it is found.
     #[arg(long)]
@@ -87,6 +88,9 @@ pub(crate) struct ManArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// The highest seed: any reader of JSON keeps all of its digits.
+pub(crate) const SEED_MAX: u64 = (1 << 53) - 1;
 
 /// The longest time that a soak may be asked for.
 const TIME_MAX: Duration = Duration::from_hours(24 * 365);

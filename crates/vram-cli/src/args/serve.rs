@@ -122,8 +122,8 @@ pub(crate) struct CtlModel {
 pub(crate) struct CtlLoad {
     /// The name of the model.
     pub(crate) model: String,
-    /// Its safetensors files, or one folder of them, on the server's machine; none for a model that
-    /// the configuration names.
+    /// Its files (safetensors, GGUF), an index, or a folder of one model, on the server's machine; none for
+    /// a model that the configuration names.
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Place everything on this device.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vram_model::{FolderProblem, ModelError};
+use vram_model::{FolderProblem, GgufProblem, ModelError};
 
 use super::{Details, Failure};
 
@@ -31,6 +31,14 @@ impl From<ModelError> for Failure {
             ModelError::Gguf { problem, .. } if problem.is_limit() => Some(RAISE),
             ModelError::Index { problem, .. } if problem.is_limit() => Some(RAISE),
             ModelError::Folder { problem: FolderProblem::TooManyEntries { .. }, .. } => Some(RAISE),
+            ModelError::Gguf { problem, .. }
+                if matches!(
+                    **problem,
+                    GgufProblem::Version { .. } | GgufProblem::TensorType { .. }
+                ) =>
+            {
+                Some("convert the model again")
+            }
             ModelError::Header { .. } | ModelError::Gguf { .. } => {
                 Some("fetch or export the file again")
             }

@@ -154,4 +154,10 @@ fn standard_error_is_quiet_or_told_in_detail_or_json_as_asked() {
     let [error] = &lines(&ran.stderr)[..] else { panic!("{}", ran.stderr) };
     assert_eq!(error["level"], "ERROR");
     assert!(said(error).contains("missing") && said(error).contains("check the path"));
+    // A command line that cannot be read, too.
+    for form in [&["--log-format", "json"][..], &["--log-format=json"]] {
+        let ran = bench.run([&["load", "m", "--no-such"], form].concat()).expect_code(2);
+        let [error] = &lines(&ran.stderr)[..] else { panic!("{}", ran.stderr) };
+        assert!(said(error).contains("--no-such") && said(error).contains("--help"), "{error}");
+    }
 }

@@ -24,7 +24,7 @@ pub enum GgufProblem {
     #[error("it does not begin with `GGUF`")]
     Magic,
     /// A version that is not read.
-    #[error("it is of version {version}, and versions 2 and 3 are read; convert the model again")]
+    #[error("it is of version {version}, and versions 2 and 3 are read")]
     Version {
         /// The version in the file.
         version: u32,
@@ -141,9 +141,7 @@ pub enum GgufProblem {
         max: usize,
     },
     /// A type of elements that is not known, or that ggml has withdrawn.
-    #[error(
-        "tensor `{tensor}` is of type {number}, which is not known or was withdrawn; convert the model again"
-    )]
+    #[error("tensor `{tensor}` is of type {number}, which is not known or was withdrawn")]
     TensorType {
         /// The tensor.
         tensor: String,

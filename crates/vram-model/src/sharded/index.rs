@@ -15,7 +15,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Component, Path};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use vram_alloc::{ByteLen, PIECE_COUNT_MAX};
 
 use super::IndexProblem;
@@ -34,6 +36,8 @@ pub(super) struct Index {
     pub(super) files: Vec<String>,
     /// By tensor: a position in `files`.
     pub(super) tensors: HashMap<String, usize>,
+    /// Bytes of all tensors, as it says; `None` if it says nothing, or no whole number.
+    pub(super) total_size: Option<ByteLen>,
 }
 
 impl Index {
@@ -95,6 +99,7 @@ fn parse(text: &[u8], limits: &Limits) -> Result<Index, IndexProblem> {
 struct Map {
     files: BTreeMap<String, usize>,
     tensors: HashMap<String, usize>,
+    total_size: Option<u64>,
 }
 
 impl Map {
@@ -110,7 +115,8 @@ impl Map {
         }
         let place = |number: usize| positions.get(number).copied().unwrap_or_default();
         let tensors = self.tensors.into_iter().map(|(name, number)| (name, place(number)));
-        Index { file: String::new(), files, tensors: tensors.collect() }
+        let total_size = self.total_size.map(ByteLen::new);
+        Index { file: String::new(), files, tensors: tensors.collect(), total_size }
     }
 }
 
@@ -146,8 +152,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
+        let (mut found, mut total_size) = (None, None);
         while let Some(key) = map.next_key::<String>()? {
+            if key == "metadata" {
+                total_size = map.next_value_seed(Stated::Metadata)?;
+                continue;
+            }
             if key != "weight_map" {
                 let _ = map.next_value::<IgnoredAny>()?;
                 continue;
@@ -157,7 +167,71 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
             found = Some(map.next_value_seed(Entries(self))?);
         }
-        Ok(found)
+        Ok(found.map(|map: Map| Map { total_size, ..map }))
+    }
+}
+
+/// Reads `total_size` of the metadata, which may be of any form: what is no whole number says nothing.
+#[derive(Clone, Copy)]
+enum Stated {
+    Metadata,
+    Size,
+}
+
+impl<'de> DeserializeSeed<'de> for Stated {
+    type Value = Option<u64>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Stated {
+    type Value = Option<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("metadata")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut stated = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if matches!(self, Self::Metadata) && key == "total_size" {
+                stated = map.next_value_seed(Self::Size)?;
+            } else {
+                let _ = map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(stated)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(matches!(self, Self::Size).then_some(number))
+    }
+
+    fn visit_i64<E>(self, _negative: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _fraction: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _text: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _is_so: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 }
 
@@ -249,7 +323,7 @@ mod tests {
             &limits,
         );
         let index = index.unwrap();
-        assert_eq!(index.files, ["1", "2"]);
+        assert_eq!((&*index.files, index.total_size), (&["1".into(), "2".into()][..], None));
         assert_eq!((index.tensors["a"], index.tensors["b"], index.tensors["c"]), (0, 1, 1));
         for (text, words) in [
             ("", "not valid"),
@@ -265,6 +339,24 @@ mod tests {
         ] {
             let refused = parse(text.as_bytes(), &limits).unwrap_err().to_string();
             assert!(refused.contains(words), "{text}: {refused}");
+        }
+        for (metadata, size) in [
+            (r#"{"total_size":12}"#, Some(ByteLen::new(12))),
+            (
+                r#"{"x":{"total_size":1},"total_size":18446744073709551615}"#,
+                Some(ByteLen::new(u64::MAX)),
+            ),
+            (r#"{"total_size":-1}"#, None),
+            (r#"{"total_size":"12"}"#, None),
+            (r#"{"total_size":{"total_size":12}}"#, None),
+            (r#"{"total_size":[12]}"#, None),
+            ("{}", None),
+            ("12", None),
+            ("null", None),
+            ("[{}]", None),
+        ] {
+            let text = format!(r#"{{"weight_map":{{"a":"1"}},"metadata":{metadata}}}"#);
+            assert_eq!(parse(text.as_bytes(), &limits).unwrap().total_size, size, "{metadata}");
         }
         let deep = format!(r#"{{"x":{},"weight_map":{{"a":"1"}}}}"#, "[".repeat(100_000));
         assert!(parse(deep.as_bytes(), &limits).is_err());

@@ -51,20 +51,49 @@ impl Series {
     }
 }
 
+/// What of a series is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// The number of files in the series, by their names.
+    pub(super) count: u64,
+    /// The first that are missing.
+    pub(super) first: Vec<String>,
+    /// How many are.
+    pub(super) left: u64,
+}
+
 /// Refuses a part of a series: its tensors would load, and the model would not work.
 ///
 /// # Arguments
 ///
 /// * `named`: the files were named one by one, not found in a folder.
 pub(super) fn refuse_missing(paths: &[PathBuf], named: bool) -> Result<(), ModelError> {
+    let Some((series, Missing { count, first, left })) = first_part(paths) else {
+        return Ok(());
+    };
+    let folder = series.before.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.map_or_else(|| ".".to_owned(), shown_path);
+    let (missing, missing_count) = (first, left);
+    Err(ModelError::MissingFiles { folder, count, missing, missing_count, named, index: None })
+}
+
+/// What is missing of the first series that is not whole.
+pub(super) fn missing(paths: &[PathBuf]) -> Option<Missing> {
+    first_part(paths).map(|(_, missing)| missing)
+}
+
+fn first_part(paths: &[PathBuf]) -> Option<(Series, Missing)> {
     let mut all: BTreeMap<Series, Vec<u64>> = BTreeMap::new();
     for (series, number) in paths.iter().filter_map(|path| Series::of(path)) {
         all.entry(series).or_default().push(number);
     }
-    all.into_iter().try_for_each(|(series, there)| whole(&series, there, named))
+    all.into_iter().find_map(|(series, there)| {
+        let missing = missing_of(&series, there)?;
+        Some((series, missing))
+    })
 }
 
-fn whole(series: &Series, mut there: Vec<u64>, named: bool) -> Result<(), ModelError> {
+fn missing_of(series: &Series, mut there: Vec<u64>) -> Option<Missing> {
     there.sort_unstable();
     there.dedup();
     // Most programs count from 1, some from 0.
@@ -74,7 +103,7 @@ fn whole(series: &Series, mut there: Vec<u64>, named: bool) -> Result<(), ModelE
     let present = u64::try_from(there.len()).unwrap_or(u64::MAX);
     let missing_count = series.count.saturating_sub(present);
     if missing_count == 0 {
-        return Ok(());
+        return None;
     }
     // The count is a claim of a name: no more numbers are looked at than are needed.
     let missing: Vec<String> = all
@@ -82,22 +111,14 @@ fn whole(series: &Series, mut there: Vec<u64>, named: bool) -> Result<(), ModelE
         .take(NAMED_MAX)
         .map(|number| shown_whole(&series.name(number)))
         .collect();
-    let folder = series.before.parent().filter(|folder| !folder.as_os_str().is_empty());
-    Err(ModelError::MissingFiles {
-        folder: folder.map_or_else(|| ".".to_owned(), shown_path),
-        count: series.count,
-        missing,
-        missing_count,
-        named,
-        index: None,
-    })
+    Some(Missing { count: series.count, first: missing, left: missing_count })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn missing(names: &[&str]) -> Option<String> {
+    fn refused(names: &[&str]) -> Option<String> {
         let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
         refuse_missing(&paths, true).err().map(|error| error.to_string())
     }
@@ -105,11 +126,11 @@ mod tests {
     #[test]
     fn a_set_is_whole_or_its_missing_files_are_named() {
         let whole = ["a/m-00001-of-00002.safetensors", "a/m-00002-of-00002.safetensors"];
-        assert_eq!(missing(&whole), None);
-        assert_eq!(missing(&["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]), None);
-        assert!(missing(&["m-00001-of-00002.gguf", "m-00002-of-00002.safetensors"]).is_some());
+        assert_eq!(refused(&whole), None);
+        assert_eq!(refused(&["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]), None);
+        assert!(refused(&["m-00001-of-00002.gguf", "m-00002-of-00002.safetensors"]).is_some());
         assert_eq!(
-            missing(&["m-00000-of-00002.safetensors", "m-00001-of-00002.safetensors"]),
+            refused(&["m-00000-of-00002.safetensors", "m-00001-of-00002.safetensors"]),
             None
         );
         for other in [
@@ -121,20 +142,20 @@ mod tests {
             "m-00001-of-00002.bin",
             "m-1-of-99999999999999999999999.safetensors",
         ] {
-            assert_eq!(missing(&[other]), None, "{other}");
+            assert_eq!(refused(&[other]), None, "{other}");
         }
-        let half = missing(&whole[1..]).unwrap();
+        let half = refused(&whole[1..]).unwrap();
         assert!(half.contains("m-00001-of-00002.safetensors in a"), "{half}");
         assert!(!half.contains("m-00002-of"), "{half}");
         // The same name in another folder is a file of another model.
-        let two = missing(&["a/m-00001-of-00002.safetensors", "b/m-00002-of-00002.safetensors"]);
+        let two = refused(&["a/m-00001-of-00002.safetensors", "b/m-00002-of-00002.safetensors"]);
         assert!(two.unwrap().contains("in a"));
     }
 
     #[test]
     fn a_name_that_claims_the_world_costs_nothing() {
         let name = format!("m-00003-of-{}.safetensors", u64::MAX);
-        let shown = missing(&[&name, &name]).unwrap();
+        let shown = refused(&[&name, &name]).unwrap();
         assert!(shown.contains("m-00001-of-") && shown.len() < 1000, "{shown}");
         assert!(shown.contains(&format!("and {} more", u64::MAX - 9)), "{shown}");
     }

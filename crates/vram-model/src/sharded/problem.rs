@@ -60,6 +60,16 @@ pub enum IndexProblem {
         /// The name, shortened.
         name: String,
     },
+    /// It names some files of a set that count themselves, and leaves others out.
+    #[error("it names files of a set of {count}, and leaves out {}{}", missing.join(", "), more(to_usize(*missing_count), missing.len()))]
+    LeavesOut {
+        /// The number of files in the set, by their names.
+        count: u64,
+        /// The first files that it leaves out.
+        missing: Vec<String>,
+        /// How many it leaves out.
+        missing_count: u64,
+    },
     /// A tensor is not in the file that the index names.
     #[error("it has tensor `{tensor}` in {file}, which does not contain it")]
     NotThere {
@@ -116,6 +126,10 @@ pub enum FolderProblem {
 
 fn beside(other: Option<&str>) -> String {
     other.map_or_else(String::new, |name| format!("; {name} is of another format"))
+}
+
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// How many were not named.

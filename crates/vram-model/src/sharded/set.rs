@@ -4,10 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use vram_alloc::ByteLen;
+
+use super::IndexProblem;
 use super::check;
 use super::folder::{self, Found};
 use super::index::Index;
-use super::names::{self, NAMED_MAX};
+use super::names::{self, Missing, NAMED_MAX};
 use crate::name::{shown_path, shown_whole};
 use crate::{FileHeader, ModelError, ModelOptions};
 
@@ -126,8 +129,36 @@ impl ModelSet {
         if self.partial { Ok(()) } else { check::splits(headers) }
     }
 
+    /// What an index says of the size of all its tensors, in words, where the files say another. That is
+    /// no error: some tools count a tensor twice that stands under two names, or copy the figure of another
+    /// precision.
+    ///
+    /// # Arguments
+    ///
+    /// * `total`: bytes of all tensors of the set's files.
+    #[must_use]
+    pub fn odd_size(&self, total: ByteLen) -> Option<String> {
+        let [Indexed { index, positions }] = &*self.indexes else { return None };
+        let whole = positions.iter().all(Option::is_some) && positions.len() == self.files.len();
+        let stated = index.total_size.filter(|stated| whole && *stated != total)?;
+        Some(format!(
+            "{} says that its tensors have {} bytes together, and in its files they have {}",
+            index.file,
+            stated.get(),
+            total.get()
+        ))
+    }
+
     fn add_index(&mut self, path: &Path, options: &ModelOptions) -> Result<(), ModelError> {
         let index = Index::read(path, &options.limits)?;
+        if !options.partial {
+            let named: Vec<PathBuf> = index.files.iter().map(PathBuf::from).collect();
+            if let Some(Missing { count, first, left }) = names::missing(&named) {
+                let problem =
+                    IndexProblem::LeavesOut { count, missing: first, missing_count: left };
+                return Err(ModelError::Index { file: index.file, problem });
+            }
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
         let (mut positions, mut missing) = (Vec::new(), Vec::new());
         for name in &index.files {

@@ -97,6 +97,28 @@ fn files_that_are_missing_are_named_up_to_eight_and_counted() {
 }
 
 #[test]
+fn an_index_that_leaves_out_a_part_of_a_numbered_set_is_refused_and_its_odd_size_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |number: u32| format!("m-0000{number}-of-00004.safetensors");
+    for (number, tensor) in (1..=4).zip(["a", "b", "c", "d"]) {
+        write(&folder, &name(number), &[tensor]);
+    }
+    let half = index(&folder, &[("a", &name(1)), ("b", &name(2))]);
+    refused(&half, &["set of 4", "leaves out", &name(3), &name(4)]);
+    assert_eq!(open_with(&half, &ModelOptions::default().partial(true)).unwrap().len(), 2);
+    let all = [("a", &*name(1)), ("b", &name(2)), ("c", &name(3)), ("d", &name(4))];
+    let path = index(&folder, &all);
+    assert_eq!(open(&path).unwrap().len(), 4);
+    let odd = |total| ModelSet::find([&path], &ModelOptions::default()).unwrap().odd_size(total);
+    assert_eq!(odd(ByteLen::new(16)), None, "it states none");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("{}", "{\"total_size\": 20}", 1)).unwrap();
+    assert_eq!(odd(ByteLen::new(20)), None);
+    let told = odd(ByteLen::new(16)).unwrap();
+    assert!(told.contains("20 bytes") && told.contains("16"), "{told}");
+}
+
+#[test]
 fn a_folder_of_numbered_files_is_whole_without_an_index() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder, "m-00001-of-00003.safetensors", &["a"]);

@@ -1,6 +1,8 @@
 //! Whether the parts of a configuration fit together.
 
-use super::{Config, LimitsConfig, ScrubConfig};
+use vram_residency::model::Limits;
+
+use super::{Config, LimitsConfig, Listen, ScrubConfig};
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), String> {
@@ -45,6 +47,13 @@ impl Config {
                 "listen on {open} is more than loopback, which needs [tls] with certificate and key"
             ));
         }
+        if self.tls.is_some() && self.listen().iter().all(Listen::is_local) {
+            return Err(
+                "[tls] is for addresses beyond loopback, and listen names none: name one, such \
+                        as listen = [\"0.0.0.0:8726\"], or leave [tls] out"
+                    .into(),
+            );
+        }
         for (at, listen) in self.listen.iter().enumerate() {
             if let Some(earlier) = self.listen.iter().take(at).find(|other| other.takes(listen)) {
                 return Err(if earlier == listen {
@@ -76,17 +85,36 @@ impl LimitsConfig {
     fn check(&self) -> Result<(), String> {
         /// The most that any of the counts can be.
         const MOST: usize = 1_000_000;
+        /// The most calls that run at the same time: each has a thread, and uses all processors.
+        const CALLS_MOST: usize = 256;
 
-        for (name, value) in [
-            ("connections", self.connections),
-            ("event_readers", self.event_readers),
-            ("leases", self.leases),
-            ("events_kept", self.events_kept),
-            ("calls", self.calls),
+        let Limits {
+            tensor_count_max,
+            name_len_max,
+            rank_max,
+            metadata_count_max,
+            file_count_max,
+            ..
+        } = Limits::MOST;
+        for (name, value, most) in [
+            ("connections", self.connections, MOST),
+            ("event_readers", self.event_readers, MOST),
+            ("leases", self.leases, MOST),
+            ("events_kept", self.events_kept, MOST),
+            ("calls", self.calls, CALLS_MOST),
+            ("tensors", self.tensors, tensor_count_max),
+            ("name", self.name, name_len_max),
+            ("rank", self.rank, rank_max),
+            ("keys", self.keys, metadata_count_max),
+            ("files", self.files, file_count_max),
         ] {
-            if value == 0 || value > MOST {
-                return Err(format!("[limits] {name} is from 1 to {MOST}, not {value}"));
+            if value == 0 || value > most {
+                return Err(format!("[limits] {name} is from 1 to {most}, not {value}"));
             }
+        }
+        if self.header.is_zero() || self.header > Limits::MOST.header_len_max {
+            let most = Limits::MOST.header_len_max;
+            return Err(format!("[limits] header is from 1 byte to {most}, not {}", self.header));
         }
         if self.calls_waiting > MOST {
             return Err(format!("[limits] calls_waiting is at most {MOST}"));

@@ -16,9 +16,9 @@ use super::units::{from_text, from_text_option, span_option};
 pub struct ModelConfig {
     /// The name, by which all calls know it. The shards of a model from files are sealed under it.
     pub name: String,
-    /// A safetensors file, or a folder whose safetensors files are one model.
+    /// A model file (safetensors, GGUF), an index, or a folder of one model.
     pub path: Option<PathBuf>,
-    /// The safetensors files, in place of `path`.
+    /// The model files, in place of `path`.
     #[serde(default)]
     pub files: Vec<PathBuf>,
     /// A store that has the model's sealed images, in place of `path`: a folder, or an address such as
@@ -169,6 +169,9 @@ impl ModelConfig {
                     "[[model]] {name:?}: share = true needs path or files, since an image in a store \
                      is a whole file and no tensor"
                 ));
+            }
+            if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
+                return Err(format!("[[model]] {name:?}: deadline is more than no time"));
             }
             return Ok(());
         }

@@ -110,6 +110,9 @@ where
         Texts::One(text) => vec![text],
         Texts::Many(texts) => texts,
     };
+    if texts.is_empty() {
+        return Err(D::Error::custom("it names nothing: leave it out for the default"));
+    }
     texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
 }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use vram_residency::{AdmitRequest, GpuChoice, ModelFiles, ModelHandle, Verify, WakeModelRequest};
+use vram_residency::model::{Limits, ModelOptions, ModelSet};
+use vram_residency::{
+    AdmitRequest, GpuChoice, ModelFiles, ModelFilesError, ModelHandle, Verify, WakeModelRequest,
+};
 
 use super::Engine;
 use super::slot::{Slot, State, Turn};
@@ -145,7 +148,7 @@ impl Engine {
     }
 
     fn load_files(&self, config: &ModelConfig, turn: &Turn<'_>) -> Result<ModelHandle, Problem> {
-        let files = files_of(config)?;
+        let files = files_of(config, self.limits)?;
         let gpus = config.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
         let progress = Arc::clone(&turn.progress);
         let admit = AdmitRequest::new(&config.name, gpus)
@@ -326,7 +329,25 @@ fn given_up(name: &str) -> Problem {
 /// Models that a server knows at the same time.
 const MODELS_MAX: usize = 4096;
 
-/// Opens the files of a model: safetensors, GGUF, a folder or an index of them.
-pub(crate) fn files_of(config: &ModelConfig) -> Result<ModelFiles, Problem> {
-    Ok(ModelFiles::open(config.path.iter().chain(&config.files))?)
+/// Opens the files of a model: safetensors, GGUF, a folder or an index of them. Says in the log what is
+/// odd about them.
+pub(crate) fn files_of(config: &ModelConfig, limits: Limits) -> Result<ModelFiles, Problem> {
+    let (files, odd) = look_at_files(config, limits)?;
+    if let Some(odd) = odd {
+        tracing::warn!(model = %config.name, "{odd}");
+    }
+    Ok(files)
+}
+
+/// As [`files_of`], and says what is odd about them.
+pub(crate) fn look_at_files(
+    config: &ModelConfig,
+    limits: Limits,
+) -> Result<(ModelFiles, Option<String>), Problem> {
+    let options = ModelOptions::from(limits);
+    let set = ModelSet::find(config.path.iter().chain(&config.files), &options);
+    let set = set.map_err(ModelFilesError::from)?;
+    let files = ModelFiles::open_set(&set, &options)?;
+    let odd = set.odd_size(files.plan().total());
+    Ok((files, odd))
 }

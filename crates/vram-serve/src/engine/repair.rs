@@ -37,9 +37,11 @@ impl Engine {
             let report = match (&origin, &mut files) {
                 (Some(origin), _) => self.repair_stored(origin, piece)?,
                 (None, Some(files)) => self.repair_from_files(name, files, piece)?,
-                (None, none) => {
-                    self.repair_from_files(name, none.insert(files_of(&config)?), piece)?
-                }
+                (None, none) => self.repair_from_files(
+                    name,
+                    none.insert(files_of(&config, self.limits)?),
+                    piece,
+                )?,
             };
             if report.was_altered {
                 repaired.shards = repaired.shards.saturating_add(1);

@@ -1,12 +1,15 @@
 //! Resets a device, and loads again what lay there: the files are at hand.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use vram_residency::nvml::Answer;
-use vram_residency::{ModelHandle, ResetOptions, VramError};
+use vram_residency::{ModelHandle, ModelPiece, ResetOptions, VramError};
 
 use super::Engine;
 use super::calls::LoadRequest;
 use super::slot::{State, Turn};
+use crate::feed::Own;
 use crate::problem::Problem;
 
 /// What a reset may do.
@@ -25,6 +28,8 @@ pub(crate) struct ResetDone {
     pub(crate) lost: usize,
     /// Models that were loaded again.
     pub(crate) loaded: Vec<String>,
+    /// Those of them that are not what they were: their files or their store changed meanwhile.
+    pub(crate) changed: Vec<String>,
     /// Models that are not whole any more, and why.
     pub(crate) failed: Vec<NotLoaded>,
 }
@@ -63,7 +68,7 @@ impl Engine {
     }
 
     /// Empties a device and takes it into use again. Models that lay there are loaded again from
-    /// their files, in the order of their names. Where the reset is refused, nothing has changed.
+    /// their files, in the order of their names, and it is said of which the content is another one. Where the reset is refused, nothing has changed.
     pub(crate) fn reset(&self, gpu: u32, request: ResetRequest) -> Result<ResetDone, Problem> {
         self.check_open()?;
         let mut turns = Vec::new();
@@ -73,14 +78,20 @@ impl Engine {
         let options = ResetOptions::new();
         let options = if request.force { options.force() } else { options };
         let report = self.manager.reset_gpu(gpu, options).map_err(|error| self.told(&error))?;
-        let mut done =
-            ResetDone { gpu, lost: report.lost.len(), loaded: Vec::new(), failed: Vec::new() };
+        let lost = report.lost.len();
+        let (loaded, changed, failed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut done = ResetDone { gpu, lost, loaded, changed, failed };
         // Nothing is parked by it: a server makes no copies of what is resident.
         drop(report);
         for (turn, name, model) in turns {
             match self.settle(turn, &name, &model) {
-                Ok(true) => done.loaded.push(name),
-                Ok(false) => {}
+                Ok(Settled::Whole) => {}
+                Ok(Settled::Loaded { changed }) => {
+                    if changed {
+                        done.changed.push(name.clone());
+                    }
+                    done.loaded.push(name);
+                }
                 Err(why) => done.failed.push(NotLoaded { model: name, why }),
             }
         }
@@ -98,12 +109,12 @@ impl Engine {
         resident.filter(|(_, model)| model.shards().any(|one| one.gpu_index == gpu)).collect()
     }
 
-    /// Brings one model back after a reset. True if it was loaded again, false if it is whole.
-    fn settle(&self, turn: Turn<'_>, name: &str, model: &ModelHandle) -> Result<bool, Problem> {
+    /// Brings one model back after a reset, to where it lay.
+    fn settle(&self, turn: Turn<'_>, name: &str, model: &ModelHandle) -> Result<Settled, Problem> {
         match self.manager.refresh_model(model) {
             Ok(fresh) => {
                 turn.end(State::Resident(fresh));
-                return Ok(false);
+                return Ok(Settled::Whole);
             }
             Err(VramError::ShardFreed { .. }) => {}
             Err(error) => return Err(self.told(&error)),
@@ -111,7 +122,59 @@ impl Engine {
         // What lies on other devices goes too: half a model is of no use.
         self.manager.free_model(model).map_err(|error| self.told(&error))?;
         turn.end(State::Absent);
-        self.load(name, &LoadRequest::default())?;
-        Ok(true)
+        self.load_again(name, model)?;
+        let changed = self.resident(name).is_ok_and(|fresh| !is_same(model, &fresh));
+        if changed {
+            tracing::warn!(model = %name, "loaded again with another content: its files changed");
+            self.feed.tell(&Own::LoadedChanged { model: name });
+        }
+        Ok(Settled::Loaded { changed })
     }
+
+    /// Loads a model to the one device that it lay on, by its configuration or by a call; one that lay on
+    /// several, or that finds no room there, as its configuration says.
+    fn load_again(&self, name: &str, model: &ModelHandle) -> Result<(), Problem> {
+        let gpus: BTreeSet<u32> = model.shards().map(|shard| shard.gpu_index).collect();
+        let place = gpus.first().copied().filter(|_| gpus.len() == 1);
+        let wanted = self.slots().get(name).and_then(|slot| slot.config.gpu);
+        let there = LoadRequest { gpu: place, ..LoadRequest::default() };
+        let mut loaded = self.load(name, &there);
+        // A request names a place for this load alone.
+        let put_back = || {
+            if let Some(slot) = self.slots().get_mut(name) {
+                slot.config.gpu = wanted;
+            }
+        };
+        put_back();
+        if place != wanted && loaded.as_ref().is_err_and(|problem| problem.status == NO_ROOM) {
+            loaded = self.load(name, &LoadRequest::default());
+        }
+        loaded
+    }
+}
+
+/// The status of a refusal for want of room.
+const NO_ROOM: u16 = 507;
+
+/// What became of a model after a reset.
+enum Settled {
+    /// Nothing of it lay there any more.
+    Whole,
+    Loaded {
+        /// Whether its content is another one.
+        changed: bool,
+    },
+}
+
+/// Whether two loads of one model under one key brought the same content: a seal of the same bytes is the
+/// same.
+fn is_same(before: &ModelHandle, after: &ModelHandle) -> bool {
+    let pieces = |model: &ModelHandle| {
+        let one = |piece: &ModelPiece| {
+            let record = piece.shard.sealed_data.mac();
+            (piece.piece.name.clone(), piece.piece.part, piece.piece.len, record)
+        };
+        model.pieces.iter().map(one).collect::<BTreeSet<_>>()
+    };
+    pieces(before) == pieces(after)
 }

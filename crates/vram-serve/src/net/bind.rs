@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
@@ -80,6 +81,26 @@ pub(crate) fn may_bind(listen: &Listen) -> io::Result<()> {
         may_make_in(folder)?;
     }
     is_socket_or_nothing(path).map(drop)
+}
+
+/// Whether somebody listens there now. Makes nothing, and leaves nothing open.
+pub(crate) fn is_in_use(listen: &Listen) -> bool {
+    match listen {
+        Listen::Unix(path) => {
+            is_socket_or_nothing(path).is_ok_and(|socket| socket)
+                && UnixStream::connect(path).is_ok()
+        }
+        Listen::Tcp(address) => {
+            may_take(*address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+        }
+    }
+}
+
+/// Takes a port as a server does, without listening.
+fn may_take(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// Refuses a path that is too long for a socket, or for the name that a socket has first.

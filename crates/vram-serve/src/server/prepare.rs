@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 use vram_residency::{
-    ByteLen, Device, GpuCapacity, GpuChoice, KeySource, KeySourceError, Lru, MemoryMode, ModelPlan,
-    OnEviction, Priority, SealKey, VramError, VramManager, VramManagerBuilder,
+    ByteLen, Device, DeviceKind, GpuCapacity, GpuChoice, KeySource, KeySourceError, Lru,
+    MemoryMode, ModelPlan, OnEviction, Priority, SealKey, VramError, VramManager,
+    VramManagerBuilder,
 };
 
-use crate::config::{Config, EvictionConfig};
+use crate::config::{CacheConfig, Config, EvictionConfig};
 use crate::net::{acceptor, may_bind, may_make_in};
 use crate::report::ServeError;
 
@@ -22,6 +23,8 @@ pub(crate) struct Prepared {
     pub(crate) key: Result<SealKey, ServeError>,
     /// Addresses that cannot be opened.
     pub(crate) closed: Vec<ServeError>,
+    /// Whether images can be kept where the configuration says.
+    pub(crate) cache: Result<(), ServeError>,
     pub(crate) devices: Result<Devices, ServeError>,
 }
 
@@ -68,6 +71,7 @@ impl Prepared {
             tls: tls.map_err(|what| ServeError::Tls { what }),
             key: config.key.source().load().map_err(ServeError::Key),
             closed: closed.collect(),
+            cache: config.cache.as_ref().map_or(Ok(()), cache),
             devices: devices.and_then(|devices| Devices::of(config, devices)),
         }
     }
@@ -76,7 +80,8 @@ impl Prepared {
     pub(crate) fn problems(&self) -> Vec<&ServeError> {
         let first = [self.token.as_ref().err(), self.tls.as_ref().err(), self.key.as_ref().err()];
         let first = first.into_iter().flatten();
-        first.chain(&self.closed).chain(self.devices.as_ref().err()).collect()
+        let last = [self.cache.as_ref().err(), self.devices.as_ref().err()];
+        first.chain(&self.closed).chain(last.into_iter().flatten()).collect()
     }
 
     /// All parts.
@@ -85,12 +90,13 @@ impl Prepared {
     ///
     /// The first part that is wrong.
     pub(crate) fn ready(self) -> Result<Ready, ServeError> {
-        let Self { token, tls, key, closed, devices } = self;
+        let Self { token, tls, key, closed, cache, devices } = self;
         let (token, tls, key) = (token?, tls?, key?);
-        match closed.into_iter().next() {
-            Some(error) => Err(error),
-            None => Ok(Ready { token, tls, key, devices: devices? }),
+        if let Some(error) = closed.into_iter().next() {
+            return Err(error);
         }
+        cache?;
+        Ok(Ready { token, tls, key, devices: devices? })
     }
 }
 
@@ -125,6 +131,10 @@ impl Devices {
                 ),
             }));
         }
+        for one in &empty {
+            let device = usize::try_from(one.gpu).ok().and_then(|gpu| open.get(gpu));
+            may_map(device, one.total)?;
+        }
         Ok(Self { open, builder, empty })
     }
 
@@ -137,6 +147,24 @@ impl Devices {
             .filter(here)
             .fold(ByteLen::ZERO, |sum, one| sum.saturating_add(usable(one)))
     }
+}
+
+/// Whether so much of a host device has an address: a mapping takes no memory, and ends here.
+fn may_map(device: Option<&Arc<dyn Device>>, len: ByteLen) -> Result<(), ServeError> {
+    /// Less is had everywhere.
+    const LARGE: ByteLen = ByteLen::new(1 << 40);
+
+    let host = device.filter(|device| device.info().kind == DeviceKind::Host && len >= LARGE);
+    match host.map(|device| device.allocate(len)) {
+        Some(Err(_no_address)) => Err(ServeError::Manager(VramError::HostMemory { wanted: len })),
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+/// Whether images can be kept in a folder, which is made if it is not there.
+fn cache(cache: &CacheConfig) -> Result<(), ServeError> {
+    may_make_in(&cache.folder)
+        .map_err(|error| ServeError::Cache { folder: cache.folder.display().to_string(), error })
 }
 
 /// Reads the token, which has the form of a key file; or finds that it can be made.

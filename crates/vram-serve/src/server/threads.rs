@@ -49,12 +49,12 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 
 /// Starts so many threads, and ends them.
 fn may_start(count: usize) -> io::Result<()> {
-    let (hold, held) = sync_channel::<()>(0);
-    let held = Arc::new(Mutex::new(held));
+    let (end, ended) = sync_channel::<()>(0);
+    let waits = Arc::new(Mutex::new(ended));
     let mut started = Vec::new();
     let refused = (0..count).find_map(|_| {
-        let held = Arc::clone(&held);
-        match thread::Builder::new().spawn(move || wait(&held)) {
+        let waits = Arc::clone(&waits);
+        match thread::Builder::new().spawn(move || wait(&waits)) {
             Ok(thread) => {
                 started.push(thread);
                 None
@@ -62,7 +62,7 @@ fn may_start(count: usize) -> io::Result<()> {
             Err(error) => Some(error),
         }
     });
-    drop(hold);
+    drop(end);
     for thread in started {
         // It does nothing that could fail.
         let _ = thread.join();
@@ -71,8 +71,8 @@ fn may_start(count: usize) -> io::Result<()> {
 }
 
 /// Waits until the sender has gone.
-fn wait(held: &Mutex<Receiver<()>>) {
-    let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+fn wait(ended: &Mutex<Receiver<()>>) {
+    let _ = ended.lock().unwrap_or_else(PoisonError::into_inner).recv();
 }
 
 /// How many threads of a runtime run.

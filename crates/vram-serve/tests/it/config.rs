@@ -63,6 +63,8 @@ fn each_mistake_is_named_with_its_line() {
         ("[scrub]\nwithin = \"1d\"", 2, "1d"),
         ("a = [", 1, ""),
         ("eviction = \"always\"", 1, "always"),
+        ("listen = []", 1, "leave it out"),
+        ("[limits]\nheader = \"8G\"", 2, "ambiguous"),
     ] {
         match parse(text) {
             Err(ConfigError::Line { line: found, what, .. }) => {
@@ -92,6 +94,14 @@ fn each_mistake_is_named_with_its_line() {
         (&format!("{device}[key]\nenv = \"B\"\ngroup_readable = true\n"), "group_readable"),
         (&format!("{device}[limits]\nconnections = 0\n"), "1 to 1000000"),
         (&format!("{device}[limits]\nreceive = \"0s\"\n"), "no time"),
+        (&format!("{device}[limits]\ncalls = 99999\n"), "calls is from 1 to 256, not 99999"),
+        (&format!("{device}[limits]\nheader = \"99TiB\"\n"), "header is from 1 byte to 16.0 GiB"),
+        (&format!("{device}[limits]\nrank = 4097\n"), "rank is from 1 to 4096"),
+        (&format!("{device}{stored}image = \"m@1\"\ndeadline = \"0s\"\n"), "no time"),
+        (
+            &format!("listen = \"127.0.0.1:1\"\n{device}[tls]\ncertificate = \"c\"\nkey = \"k\"\n"),
+            "[tls] is for addresses beyond loopback",
+        ),
         (&format!("listen = \"0.0.0.0:1\"\n{device}"), "[tls]"),
         (&format!("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n{device}"), "127.0.0.1:1 twice"),
         (&format!("listen = [\"unix:/a\", \"[::1]:1\", \"unix:/a\"]\n{device}"), "unix:/a twice"),
@@ -146,6 +156,9 @@ fn a_check_refuses_what_a_start_refuses_in_the_same_words() {
         fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     let device = "[[device]]\ndevice = \"host:16MiB\"\n";
+    let key = vram_residency::SealKey::random().unwrap();
+    vram_residency::create_key_file(&folder.path().join("key"), &key).unwrap();
+    let stored = "[[model]]\nname = \"x\"\nstore = \"no-store\"\nimage = \"m@1\"\n";
     let long = path(&"x".repeat(100));
     let tcp = "listen = \"127.0.0.1:0\"\n";
     for (text, words) in [
@@ -155,9 +168,18 @@ fn a_check_refuses_what_a_start_refuses_in_the_same_words() {
         (format!("{tcp}token_file = \"regular/a/b/token\"\n{device}"), "regular/a/b/token"),
         (format!("{tcp}{device}[key]\nfile = \"no.key\"\n"), "no.key"),
         (
-            format!("{tcp}{device}[tls]\ncertificate = \"regular\"\nkey = \"regular\"\n"),
+            format!(
+                "listen = \"0.0.0.0:0\"\n{device}[tls]\ncertificate = \"regular\"\nkey = \"regular\"\n"
+            ),
             "certificate",
         ),
+        (
+            format!(
+                "{tcp}{device}[key]\nfile = \"key\"\n{stored}[cache]\nfolder = \"regular/c\"\nlimit = \"1GiB\"\n"
+            ),
+            "[cache]",
+        ),
+        (format!("{tcp}[[device]]\ndevice = \"host:200TiB\"\n"), "no memory for 200.0 TiB"),
         (format!("{tcp}{device}budget = \"17MiB\"\n"), "gpu 0"),
         (format!("{tcp}{device}headroom = \"16MiB\"\n"), "headroom"),
         (format!("{tcp}{device}budget = \"1MiB\"\nheadroom = \"2MiB\"\n"), "headroom"),
@@ -184,6 +206,33 @@ fn a_check_refuses_what_a_start_refuses_in_the_same_words() {
     let check = Check::of(&config.unwrap(), Err("gpu 0: no driver".to_owned()));
     assert_eq!(check.problems.len(), 2, "{check}");
     assert_eq!(check.problems[1], "gpu 0: no driver");
+}
+
+/// What may be no mistake is told, and is no reason to refuse.
+#[test]
+fn a_check_notes_an_address_in_use_and_shows_what_is_kept_free() {
+    let folder = folder();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
+    let text = format!(
+        "listen = [\"{}\", \"unix:{}\"]\ntoken_file = \"token\"\n[limits]\nname = 3\n[[device]]\n\
+         device = \"host:16MiB\"\nheadroom = \"1MiB\"\n[[model]]\nname = \"a\"\npath = \"a.safetensors\"\n",
+        taken.local_addr().unwrap(),
+        folder.path().join("socket").display()
+    );
+    let check = checked(&Config::parse(&text, "vram.toml", folder.path()).unwrap());
+    assert_eq!((check.notes.len(), check.problems.len()), (2, 0), "{check}");
+    assert!(check.notes.iter().all(|note| note.contains("listens on")), "{check}");
+    assert!(
+        check.devices[0].contains("1.0 MiB") && check.devices[0].contains("kept free"),
+        "{check}"
+    );
+    // The bounds on headers are those of the configuration, and the way to raise them is named.
+    let problem = check.models[0].problem.as_ref().unwrap();
+    assert!(
+        problem.message.contains("3 bytes") && problem.next.contains("[limits]"),
+        "{problem:?}"
+    );
 }
 
 #[test]

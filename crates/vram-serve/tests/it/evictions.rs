@@ -67,11 +67,9 @@ fn a_load_whose_caller_has_given_up_leaves_nothing() {
             }
             answer.expect_problem(503, "deadline");
             // One that had begun ends by itself, with nothing.
-            wait(|| {
-                rig.get("/v1/models/d").body.find("\"loading\":null") != None
-                    || rig.get("/v1/models/d").status == 404
-            });
-            let left = rig.get("/v1/models/d");
+            let view = || rig.get("/v1/models/d");
+            wait(|| view().status == 404 || view().body.contains("\"loading\":null"));
+            let left = view();
             assert!(left.status == 404 || left.json()["state"] == "absent", "{ms}: {left:?}");
         }
     }

@@ -76,3 +76,25 @@ fn a_model_whose_files_are_gone_is_named_and_the_others_come_back() {
     );
     assert_eq!(rig.model("b")["pinned"], true, "what an operator set is still set");
 }
+
+#[test]
+fn a_reset_keeps_the_place_that_a_call_chose_and_says_which_content_is_another_one() {
+    let rig = Rig::three();
+    rig.post("/v1/models/a/migrate", "{\"gpu\":1}").expect(200);
+    let reset = || rig.post("/v1/gpus/1/reset", "{\"force\":true}").expect(200).json();
+    let done = reset();
+    assert_eq!((&done["loaded"][0], &done["changed"]), (&"a".into(), &json!([])), "{done}");
+    assert_eq!(
+        rig.model("a")["gpus"],
+        json!([1]),
+        "where it lay, not where its configuration has it"
+    );
+    assert_eq!(rig.model("b")["gpus"], json!([1]));
+    // A load after a free goes by the configuration.
+    rig.post("/v1/models/a/free", "").expect(200);
+    assert_eq!(rig.post("/v1/models/a/load", "").expect(200).json()["gpus"], json!([0]));
+
+    std::fs::copy(rig.path("a.safetensors"), rig.path("b.safetensors")).unwrap();
+    let done = reset();
+    assert_eq!((&done["changed"], &done["failed"]), (&json!(["b"]), &json!([])), "{done}");
+}

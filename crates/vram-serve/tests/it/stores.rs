@@ -223,7 +223,7 @@ fn a_store_that_does_not_have_what_is_pinned_is_refused_and_the_others_serve() {
         + "[[model]]\nname = \"tenant\"\nstore = \"store\"\nimage = \"llama@2\"\n"
         + "[[model]]\nname = \"absent\"\nstore = \"store\"\nimage = \"llama@3\"\n"
         + "[[model]]\nname = \"nowhere\"\nstore = \"no-store\"\nimage = \"llama@1\"\n"
-        + "[[model]]\nname = \"late\"\nstore = \"store\"\nimage = \"llama@1\"\ndeadline = \"0ms\"\n"
+        + "[[model]]\nname = \"late\"\nstore = \"store\"\nimage = \"llama@1\"\ncontext = \"tenant\"\ndeadline = \"1ms\"\n"
         + "[[model]]\nname = \"c\"\npath = \"c.safetensors\"\n";
     let rig = Rig::in_folder(folder, &lines);
     wait(|| rig.model("c")["state"] == "resident");

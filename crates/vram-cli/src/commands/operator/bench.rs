@@ -70,6 +70,13 @@ pub(crate) fn run(args: &BenchArgs, output: &mut Output) -> Result<(), Failure> 
     let budget = ByteLen::new(len.get().saturating_mul(3).saturating_add(8 << 20));
     let mut builder = devices.builder(budget)?;
     if device.info().kind == DeviceKind::Host {
+        if device.info().total < room {
+            let (has, needs) = (table::size(device.info().total), table::size(room));
+            return Err(Failure::usage(format!(
+                "--device {spec} has {has}, and a measurement takes {needs}"
+            ))
+            .hint("leave --device out, or give a larger one; --quick takes less"));
+        }
         // The rest is for the plain copy.
         builder = builder.budget(0, Budget::Bytes(ByteLen::new(budget.get() & !255)));
     }

@@ -22,7 +22,7 @@ pub(super) use self::found::content;
 use self::live::{CHECKED, Live, WRITTEN, clock};
 use self::rounds::{ALTERATIONS_MAX, Rounds};
 use self::tally::{Alteration, Step, Tally};
-use crate::args::SoakArgs;
+use crate::args::{SEED_MAX, SoakArgs};
 use crate::commands::devices::Devices;
 use crate::failure::{Failure, Kind};
 use crate::output::{Output, note};
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &SoakArgs, output: &mut Output) -> Result<(), Failure> {
             .hint("give a larger --device or --size"));
         }
     }
-    let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0_u8));
+    let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0_u8) & SEED_MAX);
     note(format!(
         "soak of {} for {}, seed {seed}; Ctrl-C ends it with the verdict so far",
         table::count(manager.gpu_count(), "device"),

@@ -169,6 +169,10 @@ impl Report {
         }
         self.print_places(all, output)?;
         self.print_smaller(output)?;
+        if !self.fits {
+            // What is missing is said by the failure: no other model could go for it.
+            return Ok(());
+        }
         output.line("")?;
         output.line("nothing has to go: a program that starts holds no other model")
     }

@@ -78,7 +78,9 @@ pub(super) fn client(to: &ToServer) -> Result<Client, Failure> {
 
 /// The same, with the token.
 pub(super) fn with_token(to: &ToServer) -> Result<Client, Failure> {
-    let file = to.token_file.clone().unwrap_or_else(default_token_file);
+    // An empty variable is one that says nothing.
+    let named = to.token_file.clone().filter(|file| !file.as_os_str().is_empty());
+    let file = named.unwrap_or_else(default_token_file);
     client(to)?.token_file(file).map_err(|error| {
         Failure::input(format!("token: {error}"))
             .code("token")

@@ -121,6 +121,12 @@ fn refused(error: ServeError) -> Failure {
                 .hint("stop what listens there, or give another address in `listen`")
                 .kind_if(may_pass(&error), Kind::Device)
         }
+        ServeError::Cache { folder, error } => {
+            Failure::input(format!("[cache] folder {folder}: {error}"))
+                .code("io")
+                .hint("give a folder that this user can write to")
+                .kind_if(may_pass(&error), Kind::Device)
+        }
         error @ ServeError::Tls { .. } => Failure::input(error.to_string())
             .code("tls")
             .hint("give a certificate and its key in PEM"),

@@ -17,6 +17,7 @@ struct Reset {
     gpu: u32,
     lost: u64,
     loaded: Vec<String>,
+    changed: Vec<String>,
     failed: Vec<NotLoaded>,
 }
 
@@ -37,6 +38,11 @@ pub(super) fn run(args: &CtlReset, output: &mut Output) -> Result<(), Failure> {
     };
     let lost = table::count(done.lost, "shard");
     output.line(format!("gpu {}: reset; {lost} gone, {models} loaded again", done.gpu))?;
+    for model in &done.changed {
+        output.line(format!(
+            "{model}: its files changed since it was loaded; this is their content now"
+        ))?;
+    }
     for NotLoaded { model, why } in &done.failed {
         output.line(format!("{model}: {}", why.message))?;
     }
