@@ -17,7 +17,7 @@ use vram_residency::{ByteLen, SegmentSize};
 
 pub(crate) use self::choice::{Cipher, ExpectedMode, Mode, Scope};
 pub(crate) use self::key::{KeyArgs, KeyMode};
-pub(crate) use self::load::{ImageArgs, LoadArgs};
+pub(crate) use self::load::{ImageArgs, LoadArgs, PlaceArgs};
 pub(crate) use self::log::LogArgs;
 pub(crate) use self::model::LimitArgs;
 pub(crate) use self::operator::{

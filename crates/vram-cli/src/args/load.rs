@@ -15,17 +15,8 @@ pub(crate) struct LoadArgs {
     /// together they are one model, loaded whole or not at all. With --store: MODEL@REVISION.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Load the files that are there of a model in several files (`…-00001-of-00002.safetensors`).
-    #[arg(long)]
-    pub(crate) partial: bool,
-    /// Place everything on this GPU of the list [default: most room first]
-    #[arg(long, value_name = "N")]
-    pub(crate) gpu: Option<u32>,
-    /// A device to use: `cuda:0`, a UUID or the beginning of one (`GPU-8932f937`), a PCI bus id
-    /// (`0000:1b:00.0`), or host memory (`host:8GiB`); may be given several times [default: every
-    /// CUDA device; in a build without CUDA, host memory just large enough]
-    #[arg(long = "device", value_name = "DEVICE")]
-    pub(crate) devices: Vec<DeviceSpec>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// What lies in device memory.
     #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
     pub(crate) protection: Mode,
@@ -34,8 +25,6 @@ pub(crate) struct LoadArgs {
     pub(crate) key: KeyArgs,
     #[command(flatten)]
     pub(crate) digests: DigestArgs,
-    #[command(flatten)]
-    pub(crate) limits: LimitArgs,
     /// What sealed images must be. Model files are sealed under their own name.
     #[command(flatten)]
     pub(crate) images: ImageArgs,
@@ -53,6 +42,24 @@ pub(crate) struct LoadArgs {
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which files of a model are taken, how their headers are read, and where they go.
+#[derive(Args, Debug)]
+pub(crate) struct PlaceArgs {
+    /// Take the files that are there of a model in several files (`…-00001-of-00002.safetensors`).
+    #[arg(long)]
+    pub(crate) partial: bool,
+    /// Place everything on this GPU of the list [default: most room first]
+    #[arg(long, value_name = "N")]
+    pub(crate) gpu: Option<u32>,
+    /// A device to use: `cuda:0`, a UUID or the beginning of one (`GPU-8932f937`), a PCI bus id
+    /// (`0000:1b:00.0`), or host memory (`host:8GiB`); may be given several times [default: every
+    /// CUDA device; in a build without CUDA, host memory just large enough]
+    #[arg(long = "device", value_name = "DEVICE")]
+    pub(crate) devices: Vec<DeviceSpec>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 /// What `vram load` compares sealed images with.

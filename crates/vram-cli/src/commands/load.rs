@@ -87,7 +87,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     if load_images::are_images(&args.files)? {
         return load_images::run(args, output);
     }
-    let options = args.limits.options().partial(args.partial);
+    let options = args.place.limits.options().partial(args.place.partial);
     let set = ModelSet::find(&args.files, &options)?;
     let expected = args.digests.expectations(set.files())?;
     refuse_image_options(args)?;
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         None => keys::random()?,
     };
     let key_id = key.id();
-    let mut devices = Devices::open(&args.devices, model.plan.footprint())?;
+    let mut devices = Devices::open(&args.place.devices, model.plan.footprint())?;
     output.set_cards(devices.infos());
     let manager = devices
         .builder(model.plan.footprint())?
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
     let before = capacities(&manager)?;
-    let choice = choose(args.gpu, manager.gpu_count())?;
+    let choice = choose(args.place.gpu, manager.gpu_count())?;
     let placements = manager.placements(&model.plan, choice)?;
     if !placements.fit.is_yes() {
         check_room(&model, &placements.before, &devices)?;

@@ -135,7 +135,7 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     let token = interrupt::token()?;
     let key_id = key.id();
     let needed = footprint(&args.files)?;
-    let mut devices = Devices::open(&args.devices, needed)?;
+    let mut devices = Devices::open(&args.place.devices, needed)?;
     output.set_cards(devices.infos());
     let manager = devices
         .builder(needed)?
@@ -143,7 +143,7 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
     let before = capacities(&manager)?;
-    let choice = choose(args.gpu, manager.gpu_count())?;
+    let choice = choose(args.place.gpu, manager.gpu_count())?;
 
     let mut job = Job { args, manager: &manager, token: &token, shards: Vec::new() };
     let started = Instant::now();

@@ -21,7 +21,7 @@ use crate::{streams, table};
 
 /// Plans, and reports.
 pub(crate) fn run(args: &PlanArgs, output: &mut Output) -> Result<(), Failure> {
-    let options = args.limits.options().partial(args.partial).headers_only(true);
+    let options = args.place.limits.options().partial(args.place.partial).headers_only(true);
     let set = ModelSet::find(&args.files, &options)?;
     let inputs = args.files.iter().chain(set.files()).map(std::path::PathBuf::as_path);
     streams::output_is_none_of(&inputs.collect::<Vec<_>>())?;
@@ -29,11 +29,11 @@ pub(crate) fn run(args: &PlanArgs, output: &mut Output) -> Result<(), Failure> {
     model.tell_if_empty();
     tell_missing(&model);
     let needed = model.plan.footprint();
-    let mut devices = Devices::open(&args.devices, needed)?;
+    let mut devices = Devices::open(&args.place.devices, needed)?;
     output.set_cards(devices.infos());
     let builder = devices.planner(needed)?;
     let count = u32::try_from(devices.infos().len()).unwrap_or(u32::MAX);
-    let choice = choose(args.gpu, count)?;
+    let choice = choose(args.place.gpu, count)?;
     let placements = builder.placements(&model.plan, choice)?;
     let failure = refusal(&model, &placements, &devices).err();
     let smaller = match failure {

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
     let wanted = shards_of(args, &manifest)?;
 
     let needed = plan_of(&wanted)?.footprint();
-    let mut devices = Devices::open(&args.devices, needed)?;
+    let mut devices = Devices::open(&args.place.devices, needed)?;
     output.set_cards(devices.infos());
     let manager = devices
         .builder(needed)?
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
     let before = capacities(&manager)?;
-    let choice = choose(args.gpu, manager.gpu_count())?;
+    let choice = choose(args.place.gpu, manager.gpu_count())?;
     let context = context.unwrap_or_default().as_bytes();
     let pull = sources.pull(&manifest, Some((&keys, context)), options());
     let started = Instant::now();
@@ -144,11 +144,11 @@ fn revision(args: &LoadArgs) -> Result<Revision, Failure> {
             .hint("as in: vram load llama-3-70b@7 --store STORE"));
     };
     let others = [
-        (args.partial, "--partial"),
+        (args.place.partial, "--partial"),
         (args.digests.digests.is_some(), "--digests"),
         (!args.digests.expect_digests.is_empty(), "--expect-digest"),
         (args.images.mode != ExpectedMode::Encrypted, "--mode"),
-        (!args.limits.limits.is_empty(), "--limit"),
+        (!args.place.limits.limits.is_empty(), "--limit"),
         (args.images.model_id.is_some(), "--model-id"),
         (args.images.revision.is_some(), "--revision"),
         (args.images.metadata.is_some(), "--metadata"),
