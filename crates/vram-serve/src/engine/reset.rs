@@ -68,7 +68,8 @@ impl Engine {
     }
 
     /// Empties a device and takes it into use again. Models that lay there are loaded again from
-    /// their files, in the order of their names, and it is said of which the content is another one. Where the reset is refused, nothing has changed.
+    /// their files, in the order of their names; those with another content than before are named. Where
+    /// the reset is refused, nothing has changed.
     pub(crate) fn reset(&self, gpu: u32, request: ResetRequest) -> Result<ResetDone, Problem> {
         self.check_open()?;
         let mut turns = Vec::new();

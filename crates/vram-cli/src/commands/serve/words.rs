@@ -52,6 +52,7 @@ mod tests {
         for file in [
             "problem.rs",
             "engine/slot.rs",
+            "engine/view.rs",
             "engine/calls.rs",
             "engine/sharing.rs",
             "http/auth.rs",
