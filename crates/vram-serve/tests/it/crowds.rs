@@ -10,10 +10,10 @@ use std::thread;
 use crate::support::{Rig, request, talk, wait};
 
 /// Set in the process that one test starts for itself.
-const ALONE: &str = "VRAM_TEST_ALONE";
+pub(crate) const ALONE: &str = "VRAM_TEST_ALONE";
 
 /// Bytes of memory that this process has.
-fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10

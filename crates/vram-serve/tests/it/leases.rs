@@ -55,6 +55,9 @@ fn a_call_that_waits_for_a_lease_goes_on_when_its_worker_lets_go() {
     });
 }
 
+/// The test whose program is the worker.
+pub(crate) const WORKER: &str = "leases::a_worker_that_is_killed_gives_its_leases_back";
+
 /// The worker is a process of its own: this test's program, told by a variable to be one.
 #[test]
 fn a_worker_that_is_killed_gives_its_leases_back() {
@@ -69,7 +72,7 @@ fn a_worker_that_is_killed_gives_its_leases_back() {
     }
     let rig = Rig::three();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "leases::a_worker_that_is_killed_gives_its_leases_back", "--nocapture"])
+        .args(["--exact", WORKER, "--nocapture"])
         .env("VRAM_TEST_WORKER", &rig.unix)
         .env("VRAM_TEST_TOKEN", rig.path("state/token"))
         .stdout(Stdio::piped())

@@ -25,3 +25,4 @@ mod resets;
 mod stop;
 mod stores;
 mod support;
+mod transcript;
