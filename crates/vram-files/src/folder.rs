@@ -1,6 +1,6 @@
 //! Making the name of a new file durable, and the room that a folder has.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -32,6 +32,27 @@ fn sync_file_system(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Renames a file, and replaces none.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::AlreadyExists`] if there is one; any error of the operating system.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // For file systems without that flag: add a second name, which never replaces, then drop
+        // the first.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Bytes that a user without privileges can still write to the file system of `path`.
 ///
 /// # Errors
@@ -45,6 +66,19 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_renamed_to_a_new_name_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("one"), b"1").unwrap();
+        fs::write(at("two"), b"2").unwrap();
+        let refused = rename_new(&at("one"), &at("two")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(at("two")).unwrap(), b"2");
+        rename_new(&at("one"), &at("three")).unwrap();
+        assert_eq!(fs::read(at("three")).unwrap(), b"1");
+    }
 
     #[test]
     fn a_file_system_is_synced_through_a_file_in_it() {

@@ -88,6 +88,53 @@ pub(crate) fn copy_of_descriptor(_number: u32) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Returns true if a file is on a file system of this machine, where the kernel answers reads within the
+/// time of a disk. A file of a network file system, or of one in user space, is not; nor is one on a file
+/// system that is not known here.
+#[must_use]
+#[cfg(target_os = "linux")]
+pub fn is_local(file: &File) -> bool {
+    /// ext, XFS, Btrfs, tmpfs, ramfs, overlay, ZFS, F2FS, bcachefs, JFS, ReiserFS, FAT, exFAT, NTFS,
+    /// SquashFS, EROFS, ISO 9660, hugetlbfs: as `statfs(2)` lists them.
+    const LOCAL: [u32; 18] = [
+        0xEF53,
+        0x5846_5342,
+        0x9123_683E,
+        0x0102_1994,
+        0x8584_58F6,
+        0x794C_7630,
+        0x2FC1_2FC1,
+        0xF2F5_2010,
+        0xCA45_1A4E,
+        0x3153_464A,
+        0x5265_4973,
+        0x4D44,
+        0x2011_BAB0,
+        0x7366_746E,
+        0x7371_7368,
+        0xE0F5_E1E2,
+        0x9660,
+        0x9584_58F6,
+    ];
+
+    // The kernel's numbers have 32 bits, in a type whose width and sign differ from machine to machine.
+    rustix::fs::fstatfs(file)
+        .is_ok_and(|found| LOCAL.iter().any(|one| same_bits(found.f_type, *one)))
+}
+
+/// As on Linux: there are no numbers of file systems here, so no file is known as local.
+#[must_use]
+#[cfg(not(target_os = "linux"))]
+pub fn is_local(_file: &File) -> bool {
+    false
+}
+
+/// Compares the low 32 bits.
+#[cfg(target_os = "linux")]
+fn same_bits(found: impl TryInto<i64>, known: u32) -> bool {
+    found.try_into().is_ok_and(|found| found & i64::from(u32::MAX) == i64::from(known))
+}
+
 fn raw(flags: OFlags) -> i32 {
     i32::try_from(flags.bits()).unwrap_or(0)
 }
@@ -159,6 +206,14 @@ mod tests {
             assert_eq!((found.dev(), found.ino()), (expected.dev(), expected.ino()));
         }
         assert!(copy_of_descriptor(1_000_000).is_err());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_system_that_is_not_known_as_local_is_not_local() {
+        assert!(!is_local(&File::open("/proc/self/status").unwrap()));
+        assert!(same_bits(-0x6edc_97c2_i64, 0x9123_683E), "the sign of 32 bits says nothing");
+        assert!(same_bits(0xEF53_i32, 0xEF53) && !same_bits(0x6969_i64, 0xEF53));
     }
 
     #[test]

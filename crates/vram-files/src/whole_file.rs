@@ -7,9 +7,6 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
-use rustix::io::Errno;
-
 use crate::folder;
 
 pub use target::Inputs;
@@ -119,7 +116,7 @@ impl WholeFile {
         }
         if let Some(temporary) = &self.temporary {
             match self.overwrite {
-                Overwrite::Refuse => rename_to_free_name(temporary, &self.target)?,
+                Overwrite::Refuse => folder::rename_new(temporary, &self.target)?,
                 Overwrite::Replace | Overwrite::ReplaceButKeys => {
                     fs::rename(temporary, &self.target)?;
                 }
@@ -153,20 +150,6 @@ impl Drop for WholeFile {
 /// The folder of a resolved target.
 fn folder_of(target: &Path) -> &Path {
     target.parent().unwrap_or(Path::new("/"))
-}
-
-/// Renames, unless the target exists by now.
-fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // For file systems without that flag: add a second name, which never replaces, then drop
-        // the first.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

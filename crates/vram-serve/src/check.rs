@@ -60,8 +60,8 @@ pub struct ModelCheck {
 }
 
 impl Check {
-    /// Reads what a start would read, the headers of all model files, and the manifests of models in stores (20 s
-    /// for each).
+    /// Reads what a start would read, the headers of all model files, and the manifests of models in stores
+    /// with the start of their first image (20 s for each).
     ///
     /// # Arguments
     ///
@@ -83,7 +83,7 @@ impl Check {
             .iter()
             .map(|model| {
                 let name = model.name.clone();
-                match plan_of_model(model, keys.as_ref(), limits, &mut notes) {
+                match plan_of_model(config, model, keys.as_ref(), limits, &mut notes) {
                     Ok(plan) => ModelCheck {
                         name,
                         pieces: plan.pieces().len(),
@@ -175,6 +175,7 @@ fn too_much(config: &Config, devices: &Devices, models: &[ModelCheck]) -> Option
 
 /// What a load would bring: read from the headers of its files, or from the manifest in its store.
 fn plan_of_model(
+    config: &Config,
     model: &ModelConfig,
     keys: Option<&KeyRing>,
     limits: Limits,
@@ -189,7 +190,7 @@ fn plan_of_model(
         let what = "its store was not asked, since the key cannot be had";
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "key-source", what, "mend [key] first")
     })?;
-    let manifest = look(&stored, keys)?;
+    let manifest = look(&stored, config.cache.as_ref(), keys)?;
     Ok(plan_of(manifest.shards())?)
 }
 

@@ -162,13 +162,16 @@ impl Engine {
         drop(self.scrubber.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Cancels the load of a model, if one is under way.
-    pub(crate) fn cancel(&self, name: &str) {
-        if let Some(State::Busy { doing: "loading", cancel, .. }) =
-            self.slots().get(name).map(|slot| &slot.state)
-        {
-            cancel.cancel();
-        }
+    /// Cancels the load of a model. Returns false if none is under way.
+    pub(crate) fn cancel(&self, name: &str) -> bool {
+        let slots = self.slots();
+        let Some(State::Busy { doing: "loading", cancel, .. }) =
+            slots.get(name).map(|slot| &slot.state)
+        else {
+            return false;
+        };
+        cancel.cancel();
+        true
     }
 
     fn lock_evicted(&self) -> MutexGuard<'_, Vec<ParkedModel>> {

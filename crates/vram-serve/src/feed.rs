@@ -46,6 +46,8 @@ pub(crate) enum Own<'a> {
     LoadedChanged { model: &'a str },
     /// A source of a model's images gave wrong bytes, and is left out.
     SourceLied { model: &'a str, source: &'a str, image: &'a str, what: &'a str },
+    /// A source of a model has other bytes under the name of its manifest, and was passed over.
+    ManifestRefused { model: &'a str, source: &'a str, manifest: &'a str, what: &'a str },
     /// A connection holds a model from now on.
     LeaseBegan { lease: u64, model: &'a str, holder: &'a str },
     /// It does no more: `ended` by its worker, or `cut` at the end of a drain.
@@ -228,6 +230,7 @@ const fn own_name(own: &Own<'_>) -> &'static str {
         Own::LoadForgotten { .. } => "load_forgotten",
         Own::LoadedChanged { .. } => "loaded_changed",
         Own::SourceLied { .. } => "source_lied",
+        Own::ManifestRefused { .. } => "manifest_refused",
         Own::LeaseBegan { .. } => "lease_began",
         Own::LeaseEnded { .. } => "lease_ended",
         Own::Draining { .. } => "draining",

@@ -232,6 +232,14 @@ pub enum StoreError {
         /// Bytes that can be had.
         room: ByteLen,
     },
+    /// A file lies where an image is to be written, and is not that image. Nothing was changed.
+    #[error("{} is there, and is not image {}", path.display(), short(image.as_bytes()))]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+        /// The image that it would have to be.
+        image: ImageId,
+    },
     /// A file on this machine.
     #[error(transparent)]
     File(#[from] FileError),
@@ -254,9 +262,7 @@ impl StoreError {
             Self::NoSource { causes, .. } => {
                 causes.iter().any(|cause| matches!(cause, Cause::Lied(_)))
             }
-            Self::Manifest { source, .. } => {
-                !matches!(**source, ManifestError::UnknownKey { .. } | ManifestError::Context)
-            }
+            Self::Manifest { source, .. } => source.is_wrong(),
             Self::NotKept { .. } => true,
             Self::File(error) => error.is_integrity(),
             Self::Seal(error) => error.is_integrity(),

@@ -27,7 +27,7 @@ pub use naming::parts::{PART_LEN, Parts};
 pub use naming::revision::{ParseRevisionError, Revision};
 pub use options::{StoreEvent, StoreOptions};
 pub use pull::{Cache, LoadError, Pull};
-pub use push::{Push, Pushed};
+pub use push::{Push, Pushed, WrongManifest};
 pub use read::{SealedReader, StoreContent, VerifiedImage};
 pub use store::Store;
 pub use upkeep::{

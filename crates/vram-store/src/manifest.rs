@@ -4,6 +4,8 @@
 //! manifest: what is read is written again and compared.
 
 mod find;
+mod mend;
+mod sources;
 mod time;
 mod trust;
 mod wire;
@@ -11,6 +13,7 @@ mod wire;
 use vram_seal::{KeyId, ManifestKey, Protection};
 
 pub use find::Wanted;
+pub(crate) use mend::made_again;
 pub use time::created_at;
 pub use trust::{Trusted, Unproven};
 
@@ -83,6 +86,12 @@ pub enum ManifestError {
     TooLong {
         /// Its length.
         found: u64,
+    },
+    /// The object is there, and its bytes cannot be read.
+    #[error("it cannot be read: {why}")]
+    Unreadable {
+        /// Why, without credentials.
+        why: String,
     },
     /// The bytes are not JSON of the expected form.
     #[error("it is not a manifest: {0}")]

@@ -1,16 +1,23 @@
 //! How a call on a store runs: how much at once, how long, who is told, who can stop it.
 
+mod threads;
+
 use core::fmt;
 use core::time::Duration;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::time::error::Elapsed;
 use vram_files::CancelToken;
 
+pub(crate) use threads::{Started, on_files, within};
+
 use crate::error::{Lie, StoreError};
-use crate::naming::id::ImageId;
+use crate::manifest::ManifestError;
+use crate::naming::id::{ImageId, ManifestId};
 
 /// How often a waiting call looks at its deadline and its token.
 const TICK: Duration = Duration::from_millis(20);
@@ -51,10 +58,28 @@ pub enum StoreEvent {
         /// Where it is.
         place: Arc<str>,
     },
-    /// A file in a cache or a target folder was not what its name says, and was removed.
+    /// A file in a cache was not what its name says, and was removed.
     Dropped {
         /// The image that it should have been.
         image: ImageId,
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// A source has other bytes under the name of a manifest, also when it was asked past its caches.
+    ManifestRefused {
+        /// The source.
+        source: Arc<str>,
+        /// The manifest that it should have been.
+        manifest: ManifestId,
+        /// What is wrong.
+        why: Arc<ManifestError>,
+    },
+    /// A manifest that was wrong in the store was written again with the bytes of its name.
+    ManifestMended {
+        /// The store.
+        store: Arc<str>,
+        /// The manifest.
+        manifest: ManifestId,
     },
     /// A multipart upload failed, and could not be aborted: its parts may be stored, and billed.
     NotAborted {
@@ -168,8 +193,14 @@ impl<'a> StoreOptions<'a> {
 
     /// Tells the caller of an event.
     pub(crate) fn tell(&self, event: &StoreEvent) {
-        if let StoreEvent::SourceLied(lie) = event {
-            tracing::warn!(source = %lie.source, part = %lie.part, "a source lied");
+        match event {
+            StoreEvent::SourceLied(lie) => {
+                tracing::warn!(source = %lie.source, part = %lie.part, "a source lied");
+            }
+            StoreEvent::ManifestRefused { source, manifest, why } => {
+                tracing::warn!(source = %source, manifest = %manifest, "wrong manifest: {why}");
+            }
+            _ => {}
         }
         if let Some(callback) = &self.on_event {
             callback.lock().unwrap_or_else(PoisonError::into_inner)(event);
@@ -200,11 +231,20 @@ impl<'a> StoreOptions<'a> {
         self.join(&mut Started::new(future)?)
     }
 
+    /// As [`wait`](Self::wait), for at most `patience`. The inner error: it took longer.
+    pub(crate) fn wait_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Result<T, Elapsed>, StoreError> {
+        self.wait(async move { tokio::time::timeout(patience, future).await })
+    }
+
     /// Waits for a task that was started before.
     pub(crate) fn join<T>(&self, started: &mut Started<T>) -> Result<T, StoreError> {
         loop {
             self.go_on()?;
-            match started.answer.recv_timeout(TICK) {
+            match started.answer_within(TICK) {
                 Ok(value) => return Ok(value),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -213,56 +253,21 @@ impl<'a> StoreOptions<'a> {
             }
         }
     }
+
+    /// Runs calls on files on another thread, which is left behind at the deadline or when the call is
+    /// cancelled. `work` owns what it reads into.
+    pub(crate) fn on_files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<io::Result<T>, StoreError> {
+        self.wait(on_files(None, work))
+    }
 }
 
 impl fmt::Debug for StoreOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreOptions").field("limits", &self.limits).finish_non_exhaustive()
     }
-}
-
-/// A task that runs. Dropping it ends the task.
-pub(crate) struct Started<T> {
-    task: tokio::task::AbortHandle,
-    answer: std::sync::mpsc::Receiver<T>,
-}
-
-impl<T: Send + 'static> Started<T> {
-    pub(crate) fn new(
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> Result<Self, StoreError> {
-        let (sender, answer) = sync_channel(1);
-        let task = async move {
-            let value = future.await;
-            // The receiver is gone if nobody waits any more.
-            let _nobody_waits = sender.send(value);
-        };
-        let task = runtime()?.spawn(task).abort_handle();
-        Ok(Self { task, answer })
-    }
-}
-
-impl<T> Drop for Started<T> {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The threads of all stores of the process. They live as long as it: dropping a runtime from within
-/// another one panics.
-fn runtime() -> Result<&'static Runtime, StoreError> {
-    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
-    let build = || {
-        let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
-        Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("vram-store")
-            .enable_all()
-            .build()
-            .ok()
-    };
-    let runtime = RUNTIME.get_or_init(build).as_ref();
-    runtime.ok_or_else(|| StoreError::config("the system has no more threads for a store"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ mod cache;
 use core::cell::Cell;
 use core::fmt;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vram_seal::KeyRing;
@@ -18,7 +19,8 @@ use crate::manifest::{ShardEntry, Trusted};
 use crate::naming::id::ImageId;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::read::{
-    Failure, ImageRead, Means, SealedReader, StoreContent, VerifiedImage, fetch_file, verify_only,
+    Failure, ImageRead, Means, SealedReader, StoreContent, VerifiedImage, Wrong, fetch_file,
+    verify_only,
 };
 use crate::store::Store;
 
@@ -98,7 +100,7 @@ impl<'a> Pull<'a> {
 
     fn means(&self) -> Means<'a> {
         match self.keys {
-            Some((keys, context)) => Means::Keys { keys, context },
+            Some((keys, context)) => Means::Keys { keys, context: Some(context) },
             None => Means::Parts,
         }
     }
@@ -120,24 +122,44 @@ impl<'a> Pull<'a> {
         self.options.tell(&StoreEvent::Progress { done, total, source });
     }
 
-    /// Fetches all images into a folder, as `00000.vseal` and so on; what is there is verified, and
-    /// fetched again if it is wrong. An interrupted call goes on where it was.
+    /// Fetches all images into a folder, as `00000.vseal` and so on; what is there is verified. An
+    /// interrupted call goes on where it was. No file is removed or replaced.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]. Images that were finished stay.
+    /// [`StoreError::InTheWay`] if a file of such a name is another one; [`StoreError`]. Images that were
+    /// finished stay.
     pub fn to_folder(&self, folder: &Path) -> Result<Vec<VerifiedImage>, StoreError> {
         let shards: Vec<_> = self.manifest.shards().iter().collect();
         self.begin(&shards);
+        self.nothing_in_the_way(folder, &shards)?;
         let mut images = Vec::new();
         for shard in shards {
-            let target = folder.join(format!("{:05}.vseal", shard.index));
+            let target = name_in(folder, shard);
             let read = self.read(shard, &self.sources);
-            let image = fetch_file(&read, &target, &mut |len, from| self.advance(len, from));
+            let mut done = |len, from: &str| self.advance(len, from);
+            let image = fetch_file(&read, &target, Wrong::Keep, &mut done);
             self.forget_wrong(&read);
             images.push(image?);
         }
         Ok(images)
+    }
+
+    /// Refuses files of another length before anything is fetched.
+    fn nothing_in_the_way(&self, folder: &Path, shards: &[&ShardEntry]) -> Result<(), StoreError> {
+        let expected = |shard: &&ShardEntry| (name_in(folder, shard), shard.image_len, shard.image);
+        let expected: Vec<_> = shards.iter().map(expected).collect();
+        let another = move || {
+            let wrong = |(path, len, _): &&(PathBuf, u64, ImageId)| {
+                fs::metadata(path).is_ok_and(|found| !found.is_file() || found.len() != *len)
+            };
+            Ok(expected.iter().find(wrong).cloned())
+        };
+        let found = self.options.on_files(another)?;
+        match found.map_err(|error| StoreError::io("read", folder, error))? {
+            Some((path, _, image)) => Err(StoreError::InTheWay { path, image }),
+            None => Ok(()),
+        }
     }
 
     /// Fetches all images into the cache, after room for all of them was made.
@@ -158,7 +180,8 @@ impl<'a> Pull<'a> {
         for shard in shards {
             let target = cache.path_of(&shard.image);
             let read = self.read(shard, others);
-            let image = fetch_file(&read, &target, &mut |len, from| self.advance(len, from))?;
+            let mut done = |len, from: &str| self.advance(len, from);
+            let image = fetch_file(&read, &target, Wrong::Replace, &mut done)?;
             cache.touch(&shard.image);
             images.push(image);
         }
@@ -167,6 +190,8 @@ impl<'a> Pull<'a> {
 
     /// Makes room in the cache for those of these images that it lacks.
     fn room_for(&self, cache: &Cache, shards: &[&ShardEntry]) -> Result<(), StoreError> {
+        // Room is made by removing.
+        Cache::check_apart(cache.folder(), self.sources.iter().filter_map(CallSource::other))?;
         let keep: BTreeSet<ImageId> = self.manifest.shards().iter().map(|one| one.image).collect();
         let absent: BTreeSet<(ImageId, u64)> = shards
             .iter()
@@ -293,7 +318,7 @@ impl<'a> Pull<'a> {
             && read.sources.has_lied(0)
             && cache.remove(&image)
         {
-            self.options.tell(&StoreEvent::Dropped { image });
+            self.options.tell(&StoreEvent::Dropped { image, path: cache.path_of(&image) });
         }
     }
 
@@ -302,6 +327,11 @@ impl<'a> Pull<'a> {
         at.and_then(|at| self.manifest.shards().get(at))
             .ok_or_else(|| StoreError::config(format!("the manifest has no shard {index}")))
     }
+}
+
+/// The file of a shard in a folder of images.
+fn name_in(folder: &Path, shard: &ShardEntry) -> PathBuf {
+    folder.join(format!("{:05}.vseal", shard.index))
 }
 
 impl fmt::Debug for Pull<'_> {

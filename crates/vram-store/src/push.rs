@@ -12,6 +12,8 @@
 //! Killed at any point, nothing names what is not whole: an image is written whole or not at all, and
 //! the manifest comes after all of them.
 
+mod manifest;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,10 +22,9 @@ use vram_files::{FileSource, ImageOptions, ImageReport, seal_image_nameless};
 use vram_seal::{ContentHasher, HashKind, Protection, SealContext, SealKey, SealParams, Threads};
 
 use crate::error::StoreError;
-use crate::manifest::Wanted;
-use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ShardEntry, SourceInfo, Unproven};
+use crate::manifest::{Manifest, ManifestError, ShardEntry, SourceInfo};
 use crate::naming::id::{ImageId, ManifestId};
-use crate::naming::layout::{image_key, manifest_key, parts_key};
+use crate::naming::layout::{image_key, parts_key};
 use crate::naming::parts::Parts;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::store::Store;
@@ -53,6 +54,8 @@ pub struct Push<'a> {
     pub plaintext: bool,
     /// The time of the push: RFC 3339, in seconds, UTC.
     pub created: String,
+    /// Stores that may have the manifests of this revision which are wrong in this one: to mend them.
+    pub mirrors: Vec<Store>,
 }
 
 /// What was pushed.
@@ -71,6 +74,22 @@ pub struct Pushed {
     pub sent_bytes: u64,
     /// Whether the manifest was there already.
     pub manifest_present: bool,
+    /// Manifests of this revision that were wrong in the store, and were written again.
+    pub mended: Vec<ManifestId>,
+    /// Those that are wrong still: readers who pin one are refused.
+    pub wrong: Vec<WrongManifest>,
+}
+
+/// A manifest whose bytes in the store are not its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WrongManifest {
+    /// Its digest, as its key says.
+    pub id: ManifestId,
+    /// Its key.
+    pub key: String,
+    /// What is wrong.
+    pub why: ManifestError,
 }
 
 impl Push<'_> {
@@ -84,7 +103,43 @@ impl Push<'_> {
                  read: allow it in words",
             ));
         }
-        Ok(())
+        // All of a manifest but its images, so that nothing is sealed or sent for one that cannot be.
+        let shard = |index| ShardEntry {
+            index,
+            plaintext_len: 0,
+            image: ImageId::from_bytes([0; 32]),
+            image_len: 1,
+            record_mac: [0; 32],
+        };
+        let shards = (0..as_u64(self.files.len())).map(shard).collect();
+        self.manifest([0; 32], shards, [0; 32]).map(|_whole| ())
+    }
+
+    /// The manifest of these images, which is not signed yet.
+    fn manifest(
+        &self,
+        context: [u8; 32],
+        shards: Vec<ShardEntry>,
+        listing: [u8; 32],
+    ) -> Result<Manifest, StoreError> {
+        let all = || (0..as_u64(shards.len())).collect();
+        let manifest = Manifest {
+            fleet: self.fleet.map(str::to_owned),
+            model: self.model.to_owned(),
+            revision: self.revision,
+            context,
+            key_id: self.key.id(),
+            created: self.created.clone(),
+            protection: self.params.protection(),
+            ranks: if self.ranks.is_empty() { vec![all()] } else { self.ranks.clone() },
+            shards,
+            source: SourceInfo { format: self.format.to_owned(), digest: listing },
+            mac: [0; 32],
+        };
+        match manifest.check() {
+            Ok(()) => Ok(manifest),
+            Err(why) => Err(StoreError::config(format!("no manifest can be made of this: {why}"))),
+        }
     }
 }
 
@@ -106,7 +161,7 @@ impl Store {
         for (index, path) in (0_u64..).zip(&push.files) {
             options.go_on()?;
             let (file, report) = seal(push, index, path, options)?;
-            let entry = self.push_image(index, &file, &report, options, &mut sent)?;
+            let entry = self.push_image(index, &Arc::new(file), &report, options, &mut sent)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let (name_len, len) = (as_u64(name.len()), entry.plaintext_len);
             listing.update(&name_len.to_le_bytes()).update(name.as_bytes());
@@ -114,34 +169,18 @@ impl Store {
             context = context.or(Some(*report.fields.binding_code()));
             shards.push(entry);
         }
-        let all = (0..as_u64(shards.len())).collect();
-        let manifest = Manifest {
-            fleet: push.fleet.map(str::to_owned),
-            model: push.model.to_owned(),
-            revision: push.revision,
-            context: context.unwrap_or_default(),
-            key_id: push.key.id(),
-            created: push.created.clone(),
-            protection: push.params.protection(),
-            ranks: if push.ranks.is_empty() { vec![all] } else { push.ranks.clone() },
-            shards,
-            source: SourceInfo {
-                format: push.format.to_owned(),
-                digest: *listing.finalize().as_bytes(),
-            },
-            mac: [0; 32],
-        };
-        manifest
-            .check()
-            .map_err(|why| StoreError::config(format!("no manifest can be made of this: {why}")))?;
-        let (manifest, manifest_present) = self.push_manifest(push, manifest, options)?;
+        let listing = *listing.finalize().as_bytes();
+        let manifest = push.manifest(context.unwrap_or_default(), shards, listing)?;
+        let kept = self.push_manifest(push, manifest, options)?;
         Ok(Pushed {
-            id: manifest.id(),
-            manifest,
+            id: kept.manifest.id(),
+            manifest: kept.manifest,
             sent: sent.images,
             present: sent.present,
             sent_bytes: sent.bytes,
-            manifest_present,
+            manifest_present: kept.present,
+            mended: kept.mended,
+            wrong: kept.wrong,
         })
     }
 
@@ -149,7 +188,7 @@ impl Store {
     fn push_image(
         &self,
         index: u64,
-        file: &File,
+        file: &Arc<File>,
         report: &ImageReport,
         options: &StoreOptions<'_>,
         sent: &mut Sent,
@@ -217,41 +256,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes the manifest, unless one of the same content is there.
-    fn push_manifest(
-        &self,
-        push: &Push<'_>,
-        manifest: Manifest,
-        options: &StoreOptions<'_>,
-    ) -> Result<(Manifest, bool), StoreError> {
-        let code = push.key.manifest_key();
-        let wanted = Wanted { model: push.model, revision: push.revision, pin: None };
-        for id in self.manifests_of(push.model, push.revision, options)? {
-            let Ok(Unproven { manifest: other, id }) = self.unproven(&wanted, &id, options) else {
-                continue;
-            };
-            if other.key_id != push.key.id() || other.check_code(&code).is_err() {
-                continue;
-            }
-            if other.same_content(&manifest) {
-                return Ok((other, true));
-            }
-            let (model, revision) = (push.model.to_owned(), push.revision);
-            return Err(StoreError::Taken { model, revision, manifest: Box::new(id) });
-        }
-        let manifest = manifest.signed(&code);
-        let (bytes, id) = (manifest.to_bytes(), manifest.id());
-        let key = manifest_key(push.model, push.revision, &id);
-        self.put(&key, bytes.clone(), options)?;
-        if self.object(&key, MANIFEST_LEN_MAX, true, options)? != Some(bytes) {
-            // It must not stay: a reader could find it.
-            let _still_refused_by_its_digest = self.delete(&key, options);
-            return Err(self.not_kept(&key));
-        }
-        Ok((manifest, false))
-    }
-
-    fn not_kept(&self, key: &str) -> StoreError {
+    pub(super) fn not_kept(&self, key: &str) -> StoreError {
         StoreError::NotKept { store: Arc::clone(self.name()), what: key.to_owned() }
     }
 }

@@ -22,7 +22,7 @@ pub use file::VerifiedImage;
 pub(crate) use stream::Failure;
 pub use stream::SealedReader;
 
-pub(crate) use file::{fetch_file, verify_only};
+pub(crate) use file::{Wrong, fetch_file, verify_only};
 pub(crate) use head::Head;
 pub(crate) use proof::Proof;
 
@@ -35,8 +35,8 @@ use crate::options::StoreOptions;
 /// What proves the bytes of an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Means<'a> {
-    /// The keys, and the context that the caller expects.
-    Keys { keys: &'a KeyRing, context: &'a [u8] },
+    /// The keys, and the context that the caller expects; `None`: the one that the manifest names.
+    Keys { keys: &'a KeyRing, context: Option<&'a [u8]> },
     /// The digests of parts, which merge to the id that a pinned manifest names.
     Parts,
 }

@@ -1,23 +1,30 @@
 //! One store: a folder, a bucket or a server of files, by its address.
 
 mod address;
+mod folder;
 mod write;
 
 use core::fmt;
-use std::fs;
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
+use std::{fs, io};
 
-use futures_util::TryStreamExt as _;
+use futures_util::StreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use crate::error::StoreError;
-use crate::options::StoreOptions;
+use crate::options::{StoreOptions, on_files, within};
 
 pub(crate) use address::redact;
+pub(crate) use folder::{is_absent, make_folder, overlap};
+
+/// How long the file system may take to find a folder, when it is opened as a store.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A place for sealed images: a folder, a bucket, or a server of files.
 ///
@@ -25,6 +32,15 @@ pub(crate) use address::redact;
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+}
+
+/// An object of a listing.
+#[derive(Clone, Debug)]
+pub(crate) struct Object {
+    /// Its key below the store's root.
+    pub(crate) key: String,
+    pub(crate) len: u64,
+    pub(crate) modified: SystemTime,
 }
 
 struct Inner {
@@ -61,7 +77,9 @@ impl Store {
     /// [`StoreError::Address`].
     pub fn open_or_create(address: &str) -> Result<Self, StoreError> {
         if let Some(folder) = address::folder(address) {
-            fs::create_dir_all(folder).map_err(|error| address::refused(address, error))?;
+            let folder = PathBuf::from(folder);
+            within(PATIENCE, move || make_folder(&folder, 0o755))
+                .map_err(|error| address::refused(address, error))?;
         }
         Self::open(address)
     }
@@ -73,12 +91,14 @@ impl Store {
     ///
     /// [`StoreError::Address`].
     pub fn open_or_absent(address: &str) -> Result<Self, StoreError> {
-        match address::folder(address) {
-            Some(folder) if !Path::new(folder).exists() => {
-                Ok(Self::over(address, Arc::new(InMemory::new())))
+        if let Some(folder) = address::folder(address) {
+            let folder = PathBuf::from(folder);
+            let there = within(PATIENCE, move || folder.try_exists());
+            if !there.map_err(|error| address::refused(address, error))? {
+                return Ok(Self::over(address, Arc::new(InMemory::new())));
             }
-            _ => Self::open(address),
         }
+        Self::open(address)
     }
 
     /// Opens a folder of this machine as a store.
@@ -89,8 +109,15 @@ impl Store {
     pub fn folder(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let folder = fs::canonicalize(path).map_err(|error| address::refused(&name, error))?;
-        if !folder.is_dir() {
+        let named = path.to_path_buf();
+        let find = move || {
+            let folder = fs::canonicalize(named)?;
+            let is_folder = fs::metadata(&folder)?.is_dir();
+            Ok((folder, is_folder))
+        };
+        let (folder, is_folder) =
+            within(PATIENCE, find).map_err(|error| address::refused(&name, error))?;
+        if !is_folder {
             return Err(address::refused(&name, "it is a file, and a store is a folder"));
         }
         let local = LocalFileSystem::new_with_prefix(&folder)
@@ -147,49 +174,94 @@ impl Store {
         key: &str,
         options: &StoreOptions<'_>,
     ) -> Result<Option<u64>, StoreError> {
+        let action = || format!("look for {key}");
+        if let Some(path) = self.path_of(key) {
+            let found = self.on_files(options, move || folder::len(&path))?;
+            return found.map_err(|error| self.failed(action(), &error));
+        }
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
-        let head = async move { objects.head(&name).await };
-        match options.wait(head)? {
+        let found = self.patient(options, async move { objects.head(&name).await })?;
+        match found.map_err(|stalled| self.failed(action(), &stalled))? {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed(format!("look for {key}"), &error)),
+            Err(error) => Err(self.failed(action(), &error)),
         }
     }
 
-    /// All objects under a prefix, with their keys below the store's root.
+    /// All objects under a prefix, in the order of their keys.
     pub(crate) fn list(
         &self,
         prefix: &str,
         options: &StoreOptions<'_>,
-    ) -> Result<Vec<(String, ObjectMeta)>, StoreError> {
-        let (objects, name) = (Arc::clone(self.objects(false)), self.key(prefix));
-        let list = async move { objects.list(Some(&name)).try_collect::<Vec<_>>().await };
-        let found = match options.wait(list)? {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => Vec::new(),
-            Err(error) => return Err(self.failed(format!("list {prefix}"), &error)),
+    ) -> Result<Vec<Object>, StoreError> {
+        let action = || format!("list {prefix}");
+        let mut found = if let Some(root) = self.path_of("") {
+            let prefix = prefix.to_owned();
+            // As many calls on files as there are objects: the deadline alone ends them.
+            let list = options.on_files(move || folder::list(&root, &prefix))?;
+            list.map_err(|error| self.failed(action(), &error))?
+        } else {
+            let (objects, name) = (Arc::clone(self.objects(false)), self.key(prefix));
+            let (root, stall) = (self.inner.root.clone(), options.limits.stall);
+            let below = move |meta: object_store::ObjectMeta| {
+                let key = meta.location.as_ref().strip_prefix(&*root)?;
+                let key = key.trim_start_matches('/').to_owned();
+                Some(Object { key, len: meta.size, modified: meta.last_modified.into() })
+            };
+            let list = async move {
+                let mut found = Vec::new();
+                let mut listed = objects.list(Some(&name));
+                loop {
+                    match tokio::time::timeout(stall, listed.next()).await {
+                        Err(_elapsed) => return Err(stalled(stall)),
+                        Ok(None) => return Ok(found),
+                        Ok(Some(Ok(meta))) => found.extend(below(meta)),
+                        Ok(Some(Err(object_store::Error::NotFound { .. }))) => {}
+                        Ok(Some(Err(error))) => return Err(redact(&error)),
+                    }
+                }
+            };
+            options.wait(list)?.map_err(|why: String| self.failed(action(), &why))?
         };
-        let root = &self.inner.root;
-        let below = |meta: ObjectMeta| {
-            let key = meta.location.as_ref().strip_prefix(root)?.trim_start_matches('/').to_owned();
-            Some((key, meta))
-        };
-        let mut found: Vec<_> = found.into_iter().filter_map(below).collect();
-        found.sort_by(|one, other| one.0.cmp(&other.0));
+        found.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(found)
     }
 
     /// Deletes an object.
     pub(crate) fn delete(&self, key: &str, options: &StoreOptions<'_>) -> Result<(), StoreError> {
+        let action = || format!("delete {key}");
+        if let Some(path) = self.path_of(key) {
+            let gone = self.on_files(options, move || folder::delete(&path))?;
+            return gone.map_err(|error| self.failed(action(), &error));
+        }
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
-        let delete = async move { objects.delete(&name).await };
-        match options.wait(delete)? {
+        let gone = self.patient(options, async move { objects.delete(&name).await })?;
+        match gone.map_err(|stalled| self.failed(action(), &stalled))? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.failed(format!("delete {key}"), &error)),
+            Err(error) => Err(self.failed(action(), &error)),
         }
     }
 
-    pub(crate) fn failed(&self, action: String, error: &object_store::Error) -> StoreError {
+    /// A short call on files of the store.
+    fn on_files<T: Send + 'static>(
+        &self,
+        options: &StoreOptions<'_>,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<io::Result<T>, StoreError> {
+        options.wait(on_files(Some(options.limits.stall), work))
+    }
+
+    /// A request that has one short answer. The inner error: none came in time.
+    fn patient<T: Send + 'static>(
+        &self,
+        options: &StoreOptions<'_>,
+        request: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Result<T, String>, StoreError> {
+        let stall = options.limits.stall;
+        Ok(options.wait_within(stall, request)?.map_err(|_elapsed| stalled(stall)))
+    }
+
+    pub(crate) fn failed(&self, action: String, error: &dyn fmt::Display) -> StoreError {
         StoreError::Failed { store: Arc::clone(self.name()), action, why: redact(error) }
     }
 }
@@ -198,4 +270,9 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.inner.name)
     }
+}
+
+/// What is said of a source that sends nothing.
+pub(crate) fn stalled(stall: Duration) -> String {
+    format!("no byte within {stall:?}")
 }

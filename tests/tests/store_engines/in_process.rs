@@ -166,7 +166,7 @@ fn a_model_goes_through_a_bucket_and_the_bucket_is_not_believed() {
     }
     let verify = |means| store.verify(None, means, Sample::All, &StoreOptions::new()).unwrap();
     assert_eq!(verify(VerifyMeans::Keyless).findings.len(), 0);
-    let with_key = || VerifyMeans::Keys(&world.keys, b"");
+    let with_key = || VerifyMeans::Keys(&world.keys, None);
     assert_eq!(verify(with_key()).findings.len(), 0);
 
     let id = manifest.shards()[0].image;

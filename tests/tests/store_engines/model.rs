@@ -65,6 +65,7 @@ impl World {
             params: SealParams::new(),
             plaintext: false,
             created: created_at(std::time::SystemTime::UNIX_EPOCH),
+            mirrors: vec![],
         };
         store.push(&push, options)
     }

@@ -68,6 +68,10 @@ pub(crate) struct PushArgs {
     /// The fleet that the model belongs to.
     #[arg(long, value_name = "NAME")]
     pub(crate) fleet: Option<String>,
+    /// A store that may have the right bytes of a manifest of this revision that is wrong in the store:
+    /// they are written again. May be given several times.
+    #[arg(long = "mirror", value_name = "STORE")]
+    pub(crate) mirrors: Vec<String>,
     /// Push images that everybody with access to the store can read: authenticated, not encrypted.
     #[arg(long)]
     pub(crate) plaintext: bool,
@@ -100,7 +104,8 @@ pub(crate) struct PullArgs {
     /// The context that the images were sealed with.
     #[arg(long, value_name = "TEXT")]
     pub(crate) context: Option<String>,
-    /// Where to write the images, as 00000.vseal and so on. Images that are there are verified.
+    /// Where to write the images, as 00000.vseal and so on. Images that are there are verified; other
+    /// files of such a name are left as they are, and the command fails.
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "cache")]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
@@ -192,7 +197,7 @@ pub(crate) struct VerifyStoreArgs {
     /// Verify the images of this model alone.
     #[arg(long, value_name = "ID")]
     pub(crate) model_id: Option<String>,
-    /// The context that the images were sealed with.
+    /// Verify the images of this context alone [default: each in the context that its manifest names]
     #[arg(long, value_name = "TEXT")]
     pub(crate) context: Option<String>,
     /// Read so many percent of the parts, drawn at random.

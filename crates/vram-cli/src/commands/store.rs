@@ -51,6 +51,7 @@ pub(crate) fn is_not_needed(args: &LoadArgs) -> Result<(), Failure> {
 #[derive(Debug, Default)]
 struct Told {
     lies: Vec<Lied>,
+    wrong_manifests: Vec<WrongManifest>,
     dropped: u64,
     retried: u64,
     present: u64,
@@ -61,6 +62,14 @@ struct Told {
 struct Lied {
     source: String,
     image: String,
+    what: String,
+}
+
+/// A source that has other bytes under the name of a manifest.
+#[derive(Clone, Debug, Serialize)]
+struct WrongManifest {
+    source: String,
+    manifest: String,
     what: String,
 }
 
@@ -101,8 +110,20 @@ impl Telling {
             StoreEvent::GaveUp { source, why } => {
                 note(format!("{source}: {why}; going on without"));
             }
-            StoreEvent::Dropped { image } => {
-                note(format!("a file that should be image {image} was wrong, and was removed"));
+            StoreEvent::ManifestRefused { source, manifest, why } => {
+                note(format!("{source}: manifest {manifest} is wrong: {why}"));
+                told.wrong_manifests.push(WrongManifest {
+                    source: source.to_string(),
+                    manifest: manifest.to_string(),
+                    what: why.to_string(),
+                });
+            }
+            StoreEvent::ManifestMended { store, manifest } => {
+                note(format!("{store}: manifest {manifest} was wrong, and was written again"));
+            }
+            StoreEvent::Dropped { image, path } => {
+                let path = path.display();
+                note(format!("{path} was not image {image}, and was removed from the cache"));
                 told.dropped = told.dropped.saturating_add(1);
             }
             StoreEvent::NotAborted { key } => note(format!(

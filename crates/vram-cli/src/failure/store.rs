@@ -1,5 +1,8 @@
 //! Failures of stores, with what to do about each.
 
+use std::io::ErrorKind;
+
+use vram_files::FileError;
 use vram_residency::VramError;
 use vram_store::{ManifestError, StoreError};
 
@@ -11,6 +14,7 @@ impl From<StoreError> for Failure {
         let input = |code, hint: &str| Self::input(what.clone()).code(code).hint(hint);
         let wrong = |code, hint: &str| Self::integrity(what.clone()).code(code).hint(hint);
         match &error {
+            StoreError::File(file) if is_full(file) => return no_room_on_disk(what),
             StoreError::File(file) => return VramError::from(file.clone()).into(),
             StoreError::Seal(seal) => return VramError::Seal(seal.clone()).into(),
             StoreError::Cancelled => return Self::interrupted(),
@@ -29,6 +33,9 @@ impl From<StoreError> for Failure {
                 ManifestError::UnknownKey { .. } => {
                     input("unknown-key", "give the key that it was pushed with")
                 }
+                ManifestError::Unreadable { .. } => {
+                    input("store", "check the object, its permissions and the store's address")
+                }
                 _ => wrong("manifest", "push it again, or look who can write the store"),
             },
             StoreError::NoSource { .. } if error.is_integrity() => wrong(
@@ -46,8 +53,15 @@ impl From<StoreError> for Failure {
                 input("store", "check its address and the credentials in the environment")
             }
             StoreError::Deadline { .. } => input("deadline", "run it again: it goes on"),
-            StoreError::NoRoom { needed, room, .. } => Self::new(Kind::NoRoom, what)
-                .code("no-room-on-disk")
+            StoreError::InTheWay { path, .. } => {
+                let path = path.display().to_string();
+                input(
+                    "in-the-way",
+                    "move it away, or give another folder with -o; it was not changed",
+                )
+                .detail(|details| details.file = Some(path))
+            }
+            StoreError::NoRoom { needed, room, .. } => no_room_on_disk(what)
                 .hint("free some of the disk, or give a larger --cache-limit")
                 .detail(|details| {
                     details.needed = Some(needed.get());
@@ -56,4 +70,16 @@ impl From<StoreError> for Failure {
             _ => Self::usage(what).hint("check the command line, and `vram help`"),
         }
     }
+}
+
+/// Whether the disk, or what the user may write to it, is full.
+fn is_full(error: &FileError) -> bool {
+    let FileError::Io { source, .. } = error else { return false };
+    matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+fn no_room_on_disk(what: String) -> Failure {
+    Failure::new(Kind::NoRoom, what).code("no-room-on-disk").hint(
+        "free some of the disk, or set TMPDIR to one with room; then run it again: it goes on",
+    )
 }

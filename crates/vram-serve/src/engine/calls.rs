@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -287,9 +288,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Frees a model, wherever it is. One that is absent already is no failure: a client that lost
-    /// the answer asks again.
+    /// Cancels a load that is under way, and waits until it has ended.
+    fn end_load(&self, name: &str, patience: Duration) -> Result<(), Problem> {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+        let began = Instant::now();
+        while self.cancel(name) {
+            if began.elapsed() >= patience {
+                return Err(Problem::busy(name, "loading"));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Frees a model, wherever it is; a load that is under way is ended. One that is absent already is no
+    /// failure: a client that lost the answer asks again.
     pub(crate) fn free(&self, name: &str, request: WaitRequest) -> Result<Freed, Problem> {
+        /// How long a cancelled load may take to give back what it took.
+        const PATIENCE: Duration = Duration::from_secs(10);
+
+        self.check_open()?;
+        self.end_load(name, request.wait_ms.map_or(PATIENCE, Duration::from_millis))?;
         let mut turn = self.turn(name, "freeing")?;
         let mut freed = Freed { model: name.to_owned(), shards: 0, bytes: 0, wiped: true };
         match turn.before() {

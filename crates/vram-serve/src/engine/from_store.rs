@@ -119,6 +119,11 @@ impl Engine {
                 let (source, image, what) = (&*lie.source, &*image, &*what);
                 self.feed.tell(&Own::SourceLied { model, source, image, what });
             }
+            StoreEvent::ManifestRefused { source, manifest, why } => {
+                let (manifest, what) = (manifest.to_string(), why.to_string());
+                let (source, manifest, what) = (&**source, &*manifest, &*what);
+                self.feed.tell(&Own::ManifestRefused { model, source, manifest, what });
+            }
             StoreEvent::GaveUp { source, why } => {
                 tracing::warn!(model, source = %source, "{why}; going on without");
             }
@@ -144,11 +149,29 @@ const fn wanted<'a>(stored: &Stored<'a>) -> Wanted<'a> {
     Wanted { model: image.model.as_str(), revision: image.revision, pin }
 }
 
-/// The manifest that a load would take. Nothing is made for it.
-pub(crate) fn look(stored: &Stored<'_>, keys: &KeyRing) -> Result<Trusted, StoreError> {
+/// The manifest that a load would take, with the first of its images opened as far as its table: so its key
+/// and context are those that were given. Nothing is made for it.
+pub(crate) fn look(
+    stored: &Stored<'_>,
+    cache: Option<&CacheConfig>,
+    keys: &KeyRing,
+) -> Result<Trusted, StoreError> {
     /// A check is for a person who waits.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    let options = StoreOptions::new().deadline(PATIENCE).cancel(CancelToken::new());
-    open(stored, None)?.manifest(&wanted(stored), Some(keys), &options)
+    let began = Instant::now();
+    let options = || {
+        let left = PATIENCE.saturating_sub(began.elapsed());
+        StoreOptions::new().deadline(left).cancel(CancelToken::new())
+    };
+    let sources = open(stored, None)?;
+    if let Some(cache) = cache {
+        sources.check_apart(&cache.folder)?;
+    }
+    let manifest = sources.manifest(&wanted(stored), Some(keys), &options())?;
+    if let Some(first) = manifest.shards().first() {
+        let pull = sources.pull(&manifest, Some((keys, stored.context)), options());
+        let _its_head_is_proven = pull.content(first.index)?;
+    }
+    Ok(manifest)
 }

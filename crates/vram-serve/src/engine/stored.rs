@@ -29,7 +29,8 @@ impl StoreSources {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Address`] for the first that cannot be opened; [`StoreError::File`] for the cache.
+    /// [`StoreError::Address`] for the first that cannot be opened; [`StoreError::File`] for the cache;
+    /// [`StoreError::Config`] if the cache is one of the stores, or one lies in the other.
     pub fn open(
         store: &str,
         mirrors: &[String],
@@ -37,10 +38,19 @@ impl StoreSources {
     ) -> Result<Self, StoreError> {
         let mirrors: Vec<_> =
             mirrors.iter().map(|one| Store::open_or_absent(one)).collect::<Result<_, _>>()?;
-        let cache = cache.map(|(folder, limit)| Cache::open(folder, limit)).transpose()?;
         let others = cache.is_some() || !mirrors.is_empty();
         let store = if others { Store::open_or_absent(store)? } else { Store::open(store)? };
-        Ok(Self { store, mirrors, cache })
+        let mut sources = Self { store, mirrors, cache: None };
+        if let Some((folder, limit)) = cache {
+            sources.check_apart(folder)?;
+            sources.cache = Some(Cache::open(folder, limit)?);
+        }
+        Ok(sources)
+    }
+
+    /// Refuses a cache in one of the stores, or around one.
+    pub(crate) fn check_apart(&self, cache: &Path) -> Result<(), StoreError> {
+        Cache::check_apart(cache, self.mirrors.iter().chain([&self.store]))
     }
 
     /// The store itself.
@@ -49,9 +59,7 @@ impl StoreSources {
         &self.store
     }
 
-    /// Finds a manifest, and proves it under the keys, or without any by its pin alone. A pinned
-    /// manifest is taken from the cache and the mirrors too; without a pin the store alone decides.
-    /// The cache keeps what was found under the keys.
+    /// Finds a manifest, as [`Store::manifest_from`] does.
     ///
     /// # Errors
     ///
@@ -62,24 +70,7 @@ impl StoreSources {
         keys: Option<&KeyRing>,
         options: &StoreOptions<'_>,
     ) -> Result<Trusted, StoreError> {
-        let find = |store: &Store| match keys {
-            Some(keys) => store.manifest(wanted, keys, options),
-            None => store.pinned_manifest(wanted, options),
-        };
-        let cached = self.cache.as_ref().zip(keys);
-        let kept = cached.and_then(|(cache, keys)| cache.manifest(wanted, keys, options).ok());
-        if let Some(kept) = kept {
-            return Ok(kept);
-        }
-        let mut mirrors = self.mirrors.iter().filter(|_| wanted.pin.is_some());
-        let found = match mirrors.find_map(|mirror| find(mirror).ok()) {
-            Some(found) => found,
-            None => find(&self.store)?,
-        };
-        if let Some((cache, _)) = cached {
-            cache.keep_manifest(&found);
-        }
-        Ok(found)
+        self.store.manifest_from(self.cache.as_ref(), &self.mirrors, wanted, keys, options)
     }
 
     /// A pull of all sources: opened under the keys, with the context of the images; without keys by

@@ -70,7 +70,7 @@ pub(super) async fn load(
     let loaded = loaded.await.inspect_err(|problem| {
         // Nobody waits for it any more: what it took is given back.
         if problem.code == "deadline" {
-            state.engine.cancel(&name);
+            let _ended_meanwhile = state.engine.cancel(&name);
         }
     });
     Ok(answer(&loaded?))

@@ -41,6 +41,7 @@ fn pushed() -> (TempDir, [String; 2]) {
                 .with_segment(SegmentSize::MIN),
             plaintext: false,
             created: "2026-11-26T11:40:00Z".into(),
+            mirrors: vec![],
         };
         store.push(&push, &StoreOptions::new()).unwrap().id.to_string()
     });
@@ -223,7 +224,9 @@ fn a_store_that_does_not_have_what_is_pinned_is_refused_and_the_others_serve() {
         + "[[model]]\nname = \"tenant\"\nstore = \"store\"\nimage = \"llama@2\"\n"
         + "[[model]]\nname = \"absent\"\nstore = \"store\"\nimage = \"llama@3\"\n"
         + "[[model]]\nname = \"nowhere\"\nstore = \"no-store\"\nimage = \"llama@1\"\n"
-        + "[[model]]\nname = \"late\"\nstore = \"store\"\nimage = \"llama@1\"\ncontext = \"tenant\"\ndeadline = \"1ms\"\n"
+        + "[[model]]\nname = \"late\"\nstore = \"store\"\nimage = \"llama@1\"\ndeadline = \"100ms\"\n"
+        + &failing_mirrors(folder.path())
+        + "\n"
         + "[[model]]\nname = \"c\"\npath = \"c.safetensors\"\n";
     let rig = Rig::in_folder(folder, &lines);
     wait(|| rig.model("c")["state"] == "resident");
@@ -248,25 +251,27 @@ fn a_store_that_does_not_have_what_is_pinned_is_refused_and_the_others_serve() {
     assert_eq!((&view["state"], &view["manifest"]), (&"resident".into(), &().into()));
 }
 
+/// A configuration whose load is busy for long with mirrors that fail, each of which is asked several times.
+fn busy(folder: &Path, pin: &str) -> String {
+    model("prod", &format!("manifest = \"{pin}\"\n{}", failing_mirrors(folder)))
+}
+
+/// Mirrors that fail again and again.
+fn failing_mirrors(folder: &Path) -> String {
+    copy(&folder.join("store"), &folder.join("mirror"));
+    for image in images(&folder.join("mirror")) {
+        fs::remove_file(&image).unwrap();
+        std::os::unix::fs::symlink(&image, &image).unwrap();
+    }
+    format!("mirrors = [{}]", ["\"mirror\""; 200].join(", "))
+}
+
 /// A source that does not answer ends with the server: nothing waits for it.
 #[test]
-fn a_server_that_ends_does_not_wait_for_a_store_that_hangs() {
+fn a_server_that_ends_does_not_wait_for_a_store_that_fails_for_long() {
     let (folder, [pin, _]) = pushed();
-    for image in images(&folder.path().join("store")) {
-        let len = fs::metadata(&image).unwrap().len();
-        assert!(len > 0);
-        fs::remove_file(&image).unwrap();
-        // Opening it blocks for as long as nothing is written to it.
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &image,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RWXU,
-            0,
-        )
-        .unwrap();
-    }
-    let rig = Rig::in_folder(folder, &model("prod", &format!("manifest = \"{pin}\"")));
+    let lines = busy(folder.path(), &pin);
+    let rig = Rig::in_folder(folder, &lines);
     wait(|| rig.model("prod")["state"] == "loading");
     let loading = &rig.model("prod")["loading"];
     assert_eq!(loading["done_bytes"], 0, "{loading}");
@@ -274,6 +279,61 @@ fn a_server_that_ends_does_not_wait_for_a_store_that_hangs() {
     rig.stopper.drain();
     assert!(rig.ended().complete);
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+/// `vram stop`: what is under way is ended, and nothing of it stays.
+#[test]
+fn a_load_that_is_under_way_is_ended_by_a_free() {
+    let (folder, [pin, _]) = pushed();
+    let lines = busy(folder.path(), &pin);
+    let rig = Rig::in_folder(folder, &lines);
+    wait(|| rig.model("prod")["state"] == "loading");
+    let began = Instant::now();
+    let freed = rig.post("/v1/models/prod/free", "").expect(200).json();
+    assert_eq!(freed["shards"], 0, "{freed}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let view = rig.model("prod");
+    assert_eq!((&view["state"], &view["failure"]["code"]), (&"absent".into(), &"cancelled".into()));
+}
+
+/// A pipe in the place of an image is no source: nothing waits for it, and the failure says what it is.
+#[test]
+fn a_pipe_in_a_store_is_refused_at_once() {
+    let (folder, [pin, _]) = pushed();
+    for image in images(&folder.path().join("store")) {
+        fs::remove_file(&image).unwrap();
+        let (fifo, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(rustix::fs::CWD, &image, fifo, mode, 0).unwrap();
+    }
+    let rig = Rig::in_folder(folder, &model("prod", &format!("manifest = \"{pin}\"")));
+    wait(|| !rig.model("prod")["failure"].is_null());
+    let failure = rig.model("prod")["failure"].clone();
+    assert_eq!(failure["code"], "no-source", "{failure}");
+    assert!(failure["message"].as_str().unwrap().contains("it is a pipe"), "{failure}");
+}
+
+/// What a load would find only after it began, a check finds before.
+#[test]
+fn a_check_compares_contexts_and_looks_at_the_cache() {
+    let (folder, _) = pushed();
+    let check = |lines: &str| {
+        let text = format!("{lines}[[device]]\ndevice = \"host:16MiB\"\n");
+        checked(&Config::parse(&text, "vram.toml", folder.path()).unwrap())
+    };
+    let other = model("prod", "").replace("\"tenant\"", "\"another\"");
+    let refused = check(&other);
+    assert_eq!(refused.models[0].problem.as_ref().unwrap().code, "context-mismatch");
+    fs::write(folder.path().join("file"), b"").unwrap();
+    let cached = |at: &str| model("prod", &format!("[cache]\nfolder = \"{at}\"\nlimit = \"1MiB\""));
+    let refused = check(&cached("file/cache"));
+    assert!(!refused.usable && refused.problems[0].contains("file/cache"), "{refused:?}");
+    let refused = check(&cached("store/cache"));
+    let problem = refused.models[0].problem.clone().unwrap();
+    assert!(problem.message.contains("a folder of its own"), "{problem:?}");
+    assert!(!folder.path().join("store/cache").exists());
+    let never = model("prod", "deadline = \"0s\"\n[[device]]\ndevice = \"host:16MiB\"");
+    let refused = Config::parse(&never, "vram.toml", folder.path()).unwrap_err().to_string();
+    assert!(refused.contains("deadline"), "{refused}");
 }
 
 #[test]

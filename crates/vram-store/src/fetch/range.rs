@@ -1,20 +1,25 @@
 //! One range of one object from one store.
 
+use core::fmt;
 use core::hash::BuildHasher as _;
 use core::ops::Range;
 use core::time::Duration;
 use std::fs::File;
 use std::hash::RandomState;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt as _};
 use vram_alloc::host;
+use vram_files::regular_file;
 
 use super::Body;
-use crate::options::Limits;
-use crate::store::{Store, redact};
+use crate::options::{Limits, on_files};
+use crate::store::{Store, is_absent, redact, stalled};
 
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -34,6 +39,19 @@ pub(crate) enum Answer {
     Failed(String),
 }
 
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Length { expected, found } => {
+                write!(f, "it has {found} bytes, and {expected} were expected")
+            }
+            Self::Absent => f.write_str("it is not there"),
+            Self::Refused(why) | Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
 /// Reads a range of an object that must have `object_len` bytes.
 pub(crate) async fn read_range(
     store: &Store,
@@ -46,29 +64,28 @@ pub(crate) async fn read_range(
     if range.is_empty() {
         return Answer::Bytes(Body::default());
     }
-    let options = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
-    match get(store, key, options, past_caches, limits.stall, range_len(&range)).await {
-        // A range beyond the end of an object is refused in words that differ from store to store.
-        Err(Answer::Failed(why) | Answer::Refused(why)) if why.to_lowercase().contains("range") => {
+    let expected = range_len(&range);
+    match get(store, key, Some(range), past_caches, limits.stall, expected).await {
+        // A range beyond the end of an object is an error with most stores, each with one of its own. So
+        // the length is asked for, whatever the error: a wrong one is the object's fault and stays.
+        Err(Stopped::Answered(answer @ (Answer::Failed(_) | Answer::Refused(_)))) => {
             let (objects, name) = (store.objects(past_caches), store.key(key));
             match tokio::time::timeout(limits.stall, objects.head(&name)).await {
                 Ok(Ok(meta)) if meta.size != object_len => {
                     Answer::Length { expected: object_len, found: meta.size }
                 }
-                _ => Answer::Failed(why),
+                _ => answer,
             }
         }
-        Err(answer) => answer,
-        Ok((meta, _)) if meta.size != object_len => {
-            Answer::Length { expected: object_len, found: meta.size }
-        }
+        Err(Stopped::Answered(answer) | Stopped::Broken(answer)) => answer,
+        Ok((size, _)) if size != object_len => Answer::Length { expected: object_len, found: size },
         Ok((_, bytes)) => {
-            let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            let found = as_u64(bytes.len());
             // Stores answer a range past the end with fewer bytes, and call that a success.
-            if found == range_len(&range) {
+            if found == expected {
                 Answer::Bytes(bytes)
             } else {
-                Answer::Length { expected: range_len(&range), found }
+                Answer::Length { expected, found }
             }
         }
     }
@@ -82,69 +99,111 @@ pub(crate) async fn read_whole(
     past_caches: bool,
     limits: &Limits,
 ) -> Answer {
-    match get(store, key, GetOptions::new(), past_caches, limits.stall, len_max).await {
-        Err(answer) => answer,
-        Ok((meta, bytes)) => {
-            let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            if found == meta.size {
+    match get(store, key, None, past_caches, limits.stall, len_max).await {
+        Err(Stopped::Answered(answer) | Stopped::Broken(answer)) => answer,
+        Ok((size, bytes)) => {
+            let found = as_u64(bytes.len());
+            if found == size {
                 Answer::Bytes(bytes)
             } else {
-                Answer::Length { expected: meta.size, found }
+                Answer::Length { expected: size, found }
             }
         }
     }
 }
 
-/// Sends a request, and takes the bytes of the answer as they come, at most `len_max`.
+/// Why a request brought no bytes.
+enum Stopped {
+    /// The store answered with an error.
+    Answered(Answer),
+    /// It answered nothing, or its answer broke off.
+    Broken(Answer),
+}
+
+/// Reads a range, or all, of an object: its length, and the bytes as they come, at most `len_max`.
 async fn get(
     store: &Store,
     key: &str,
-    options: GetOptions,
+    range: Option<Range<u64>>,
     past_caches: bool,
     stall: Duration,
     len_max: u64,
-) -> Result<(ObjectMeta, Body), Answer> {
-    let stalled = |_elapsed| Answer::Failed(format!("no byte within {stall:?}"));
+) -> Result<(u64, Body), Stopped> {
+    if let Some(path) = store.path_of(key) {
+        return get_file(path, range, stall, len_max).await.map_err(Stopped::Broken);
+    }
+    let failed = |_elapsed| Stopped::Broken(Answer::Failed(stalled(stall)));
+    let whole = range.is_none();
+    let options = GetOptions::new().with_range(range.map(GetRange::Bounded));
     let (objects, name) = (store.objects(past_caches), store.key(key));
     let answer = tokio::time::timeout(stall, objects.get_opts(&name, options)).await;
-    let result = answer.map_err(stalled)?.map_err(|error| judge(&error))?;
-    let (meta, range) = (result.meta, result.range);
+    let answered = |error| Stopped::Answered(judge(&error));
+    let result = answer.map_err(failed)?.map_err(answered)?;
+    let (size, len) = (result.meta.size, range_len(&result.range));
+    if whole && size > len_max {
+        return Err(Stopped::Broken(Answer::Length { expected: len_max, found: size }));
+    }
+    let room = len.min(len_max);
     let mut stream = match result.payload {
-        GetResultPayload::File(file, _path) => {
-            let len = range_len(&range).min(len_max);
-            let read = move || read_file(&file, range.start, len);
-            let read = tokio::task::spawn_blocking(read);
-            let read = tokio::time::timeout(stall, read).await.map_err(stalled)?;
-            let bytes = read.map_err(|error| Answer::Failed(error.to_string()))?;
-            return match bytes {
-                Ok(bytes) => Ok((meta, bytes.into())),
-                Err(error) => Err(Answer::Failed(error.to_string())),
-            };
+        GetResultPayload::File(file, _path) if len <= len_max => {
+            let read = read_pieces(Arc::new(file), result.range, stall).await;
+            return read.map(|bytes| (size, bytes)).map_err(Stopped::Broken);
         }
-        GetResultPayload::Stream(stream) => stream,
-        // The enum may grow.
-        #[expect(unreachable_patterns, reason = "the enum may grow")]
-        _ => return Err(Answer::Refused("an answer of an unknown kind".to_owned())),
+        _ => result.into_stream(),
     };
-    let room = usize::try_from(range_len(&range).min(len_max)).unwrap_or(0);
     let mut bytes = Body::default();
-    while let Some(piece) = tokio::time::timeout(stall, stream.next()).await.map_err(stalled)? {
-        let piece = piece.map_err(|error| judge(&error))?;
-        let len = bytes.len().saturating_add(piece.len());
-        if len > room {
+    while let Some(piece) = tokio::time::timeout(stall, stream.next()).await.map_err(failed)? {
+        let piece = piece.map_err(|error| Stopped::Broken(judge(&error)))?;
+        let found = as_u64(bytes.len().saturating_add(piece.len()));
+        if found > room {
             // More than was asked for: nothing of it is kept.
-            let found = u64::try_from(len).unwrap_or(u64::MAX);
-            return Err(Answer::Length { expected: range_len(&range).min(len_max), found });
+            return Err(Stopped::Broken(Answer::Length { expected: room, found }));
         }
         bytes.push(piece);
     }
-    Ok((meta, bytes))
+    Ok((size, bytes))
+}
+
+/// Bytes of a file that are read at a time: each of these reads has the time that a stall has.
+const FILE_PIECE: u64 = 8 << 20;
+
+/// As [`get`], of a file. It waits at no pipe, and a read that the kernel blocks is left behind.
+async fn get_file(
+    path: PathBuf,
+    range: Option<Range<u64>>,
+    stall: Duration,
+    len_max: u64,
+) -> Result<(u64, Body), Answer> {
+    let open = move || {
+        let file = regular_file::open_regular(&path)?;
+        let size = file.metadata()?.len();
+        Ok((Arc::new(file), size))
+    };
+    let (file, size) = on_files(Some(stall), open).await.map_err(|error| judge_file(&error))?;
+    let range = range.unwrap_or(0..size);
+    let range = range.start..range.end.min(size);
+    if range_len(&range) > len_max {
+        return Err(Answer::Length { expected: len_max, found: size });
+    }
+    Ok((size, read_pieces(file, range, stall).await?))
+}
+
+async fn read_pieces(file: Arc<File>, range: Range<u64>, stall: Duration) -> Result<Body, Answer> {
+    let (mut at, end) = (range.start, range.end);
+    let mut bytes = Body::default();
+    while at < end {
+        let (file, len) = (Arc::clone(&file), end.saturating_sub(at).min(FILE_PIECE));
+        let piece = on_files(Some(stall), move || read_file(&file, at, len)).await;
+        bytes.push(piece.map_err(|error| judge_file(&error))?);
+        at = at.saturating_add(len);
+    }
+    Ok(bytes)
 }
 
 /// Reads a part of a file, to where the kernel copies fast.
-pub(crate) fn read_file(file: &File, start: u64, len: u64) -> std::io::Result<Bytes> {
-    let refused = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
-    let len = usize::try_from(len).map_err(std::io::Error::other)?;
+pub(crate) fn read_file(file: &File, start: u64, len: u64) -> io::Result<Bytes> {
+    let refused = || io::Error::from(ErrorKind::OutOfMemory);
+    let len = usize::try_from(len).map_err(io::Error::other)?;
     let room_len = host::room_for(len).ok_or_else(refused)?;
     let mut room = vec![0; room_len];
     let lead = host::lead(room.as_ptr().addr(), room_len.saturating_sub(len));
@@ -164,6 +223,16 @@ fn judge(error: &object_store::Error) -> Answer {
     }
 }
 
+/// Whether another try can help with a file.
+fn judge_file(error: &io::Error) -> Answer {
+    match error.kind() {
+        _ if is_absent(error) => Answer::Absent,
+        // It is no regular file, or may not be read.
+        ErrorKind::InvalidInput | ErrorKind::PermissionDenied => Answer::Refused(error.to_string()),
+        _ => Answer::Failed(error.to_string()),
+    }
+}
+
 /// How long to wait before try number `attempt`, from 1: at random below a bound that doubles, so
 /// that many nodes which failed together do not come back together.
 pub(crate) fn pause(attempt: u32, first: Duration) -> Duration {
@@ -173,6 +242,10 @@ pub(crate) fn pause(attempt: u32, first: Duration) -> Duration {
     let share = u32::try_from(random >> 33).unwrap_or(0);
     // `share` has 31 bits.
     bound.saturating_mul(share).checked_div(1 << 31).unwrap_or(bound)
+}
+
+fn as_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 const fn range_len(range: &Range<u64>) -> u64 {

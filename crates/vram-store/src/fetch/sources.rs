@@ -60,6 +60,11 @@ impl CallSource {
     pub(crate) fn cache(store: Store) -> Self {
         Self { cache: true, ..Self::new(store) }
     }
+
+    /// The store, if it is not the cache.
+    pub(crate) fn other(&self) -> Option<&Store> {
+        (!self.cache).then_some(&self.store)
+    }
 }
 
 impl Sources {
@@ -221,7 +226,7 @@ impl Sources {
                         state.lied.store(true, Ordering::Relaxed);
                         break Cause::Lied(lie);
                     }
-                    format!("{found} bytes came, and {expected} were asked for")
+                    format!("{found} bytes were found, and {expected} expected")
                 }
                 Answer::Failed(why) => {
                     if attempt >= self.limits.attempts {

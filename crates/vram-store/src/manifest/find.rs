@@ -6,6 +6,7 @@ use vram_seal::KeyRing;
 
 use crate::error::StoreError;
 use crate::fetch::{Answer, pause, read_range, read_whole};
+use crate::manifest::sources::passed_over;
 use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::{Named, manifest_key, model_folder, parse};
@@ -44,19 +45,35 @@ impl Store {
             return read.prove(keys, Some(pin)).map_err(|why| self.refused(pin, why));
         }
         let mut good: Vec<Trusted> = Vec::new();
-        let mut fault = None;
+        let mut faults = Vec::new();
         for id in self.manifests_of(wanted.model, wanted.revision, options)? {
             let read = self.unproven(wanted, &id, options);
             let proven =
                 read.and_then(|read| read.prove(keys, None).map_err(|why| self.refused(&id, why)));
             match proven {
                 Ok(trusted) => good.push(trusted),
-                Err(error) => fault = fault.or(Some(error)),
+                Err(error @ (StoreError::Deadline { .. } | StoreError::Cancelled)) => {
+                    return Err(error);
+                }
+                // It went since it was listed.
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => faults.push((id, error)),
             }
         }
         let mut distinct = good.iter();
-        let Some(first) = distinct.next() else {
-            return Err(fault.unwrap_or_else(|| self.no_manifest(wanted)));
+        let first = distinct.next();
+        let mut faults = faults.into_iter();
+        // The first one is the answer, if there is no better one.
+        let fault = if first.is_none() { faults.next() } else { None };
+        for (id, error) in faults {
+            let of_another_key = matches!(&error, StoreError::Manifest { source, .. }
+                if matches!(**source, ManifestError::UnknownKey { .. }));
+            if !of_another_key {
+                passed_over(self, &id, &error, options);
+            }
+        }
+        let Some(first) = first else {
+            return Err(fault.map_or_else(|| self.no_manifest(wanted), |(_, error)| error));
         };
         if distinct.all(|other| other.manifest().same_content(first.manifest())) {
             // Listed in the order of their digests: every reader takes the same one.
@@ -95,7 +112,7 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<Vec<ManifestId>, StoreError> {
         let listed = self.list(&model_folder(model), options)?;
-        let named = listed.iter().filter_map(|(key, _)| match parse(key) {
+        let named = listed.iter().filter_map(|one| match parse(&one.key) {
             Some(Named::Manifest { revision: found, id, .. }) if found == revision => Some(id),
             _ => None,
         });
@@ -111,10 +128,15 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<Unproven, StoreError> {
         let key = manifest_key(wanted.model, wanted.revision, id);
-        let read = |past_caches| {
-            let bytes = self.object(&key, MANIFEST_LEN_MAX, past_caches, options)?;
-            let bytes = bytes.ok_or_else(|| self.no_manifest(wanted))?;
-            Unproven::read(&bytes, id).map_err(|why| self.refused(id, why))
+        let read = |past_caches| match self.answer(&key, MANIFEST_LEN_MAX, past_caches, options)? {
+            Answer::Bytes(bytes) => {
+                Unproven::read(&bytes.into_vec(), id).map_err(|why| self.refused(id, why))
+            }
+            Answer::Length { found, .. } if found > MANIFEST_LEN_MAX => {
+                Err(self.refused(id, ManifestError::TooLong { found }))
+            }
+            Answer::Absent => Err(self.no_manifest(wanted)),
+            other => Err(self.bad_answer(&key, &other)),
         };
         let read = match read(false) {
             Err(StoreError::Manifest { .. }) => read(true)?,
@@ -136,6 +158,21 @@ impl Store {
         past_caches: bool,
         options: &StoreOptions<'_>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.answer(key, len_max, past_caches, options)? {
+            Answer::Bytes(bytes) => Ok(Some(bytes.into_vec())),
+            Answer::Absent => Ok(None),
+            other => Err(self.bad_answer(key, &other)),
+        }
+    }
+
+    /// As [`object`](Self::object): whatever the store answers.
+    pub(crate) fn answer(
+        &self,
+        key: &str,
+        len_max: u64,
+        past_caches: bool,
+        options: &StoreOptions<'_>,
+    ) -> Result<Answer, StoreError> {
         let (store, name, limits) = (self.clone(), key.to_owned(), options.limits);
         let read = async move {
             let mut attempt = 1_u32;
@@ -149,16 +186,12 @@ impl Store {
                 }
             }
         };
-        let why = match options.wait(read)? {
-            Answer::Bytes(bytes) => return Ok(Some(bytes.into_vec())),
-            Answer::Absent => return Ok(None),
-            Answer::Length { expected, found } => {
-                format!("{found} bytes came, and {expected} were expected")
-            }
-            Answer::Refused(why) | Answer::Failed(why) => why,
-        };
+        options.wait(read)
+    }
+
+    fn bad_answer(&self, key: &str, answer: &Answer) -> StoreError {
         let (store, action) = (Arc::clone(self.name()), format!("read {key}"));
-        Err(StoreError::Failed { store, action, why })
+        StoreError::Failed { store, action, why: answer.to_string() }
     }
 
     /// Reads a range of an object past caches; `None` if it is not there, or not of this length.
@@ -186,10 +219,7 @@ impl Store {
         match options.wait(read)? {
             Answer::Bytes(bytes) => Ok(Some(bytes.into_vec())),
             Answer::Absent | Answer::Length { .. } => Ok(None),
-            Answer::Refused(why) | Answer::Failed(why) => {
-                let (store, action) = (Arc::clone(self.name()), format!("read {key}"));
-                Err(StoreError::Failed { store, action, why })
-            }
+            other => Err(self.bad_answer(key, &other)),
         }
     }
 

@@ -34,6 +34,9 @@ const fn days_of(year: u64) -> u64 {
     if leap { 366 } else { 365 }
 }
 
+/// Bytes of such a text.
+pub(super) const TIME_LEN: usize = 20;
+
 /// Whether a text has that form.
 pub(super) fn is_time(text: &str) -> bool {
     let form = "dddd-dd-ddTdd:dd:ddZ";

@@ -14,8 +14,8 @@ use crate::error::StoreError;
 use crate::manifest::{Trusted, Wanted};
 use crate::naming::id::ImageId;
 use crate::naming::layout::{IMAGES, Named, image_key, manifest_key, parse};
-use crate::options::StoreOptions;
-use crate::store::Store;
+use crate::options::{StoreOptions, within};
+use crate::store::{PATIENCE, Store, make_folder, overlap};
 
 /// The most manifests of one model that a cache keeps.
 const MANIFESTS_MAX: usize = 16;
@@ -40,6 +40,33 @@ struct Entry {
 }
 
 impl Cache {
+    /// Refuses a folder that is one of these stores, lies in one, or has one in it: what a cache has no room
+    /// for, it removes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Config`] with both; [`StoreError::File`] if the folder cannot be looked at.
+    pub fn check_apart<'a>(
+        path: impl AsRef<Path>,
+        stores: impl IntoIterator<Item = &'a Store>,
+    ) -> Result<(), StoreError> {
+        let path = path.as_ref();
+        for store in stores {
+            let Some(folder) = store.path_of("") else { continue };
+            let cache = path.to_path_buf();
+            let found = within(PATIENCE, move || overlap(&cache, &folder));
+            if found.map_err(|error| StoreError::io("open the cache", path, error))? {
+                return Err(StoreError::config(format!(
+                    "the cache {} and the store {} are one folder, or one lies in the other: a cache \
+                     removes what it has no room for; give it a folder of its own",
+                    path.display(),
+                    store.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Opens a cache folder of at most `limit` bytes, and makes it if there is none.
     ///
     /// # Errors
@@ -47,10 +74,12 @@ impl Cache {
     /// [`StoreError::Address`].
     pub fn open(path: impl AsRef<Path>, limit: ByteLen) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        fs::create_dir_all(path).map_err(|error| StoreError::io("make the cache", path, error))?;
+        let named = path.to_path_buf();
+        let made = named.clone();
+        within(PATIENCE, move || make_folder(&made, 0o700))
+            .map_err(|error| StoreError::io("make the cache", path, error))?;
         let folder =
             fs::canonicalize(path).map_err(|e| StoreError::io("open the cache", path, e))?;
-        let named = path.to_path_buf();
         Ok(Self { store: Store::folder(path)?, folder, named, limit: limit.get() })
     }
 
@@ -63,6 +92,10 @@ impl Cache {
 
     pub(crate) const fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(crate) fn path_of(&self, image: &ImageId) -> PathBuf {
@@ -123,7 +156,7 @@ impl Cache {
     /// Begins a file that becomes an image of the cache when it is published.
     pub(crate) fn begin(&self, image: &ImageId) -> Option<WholeFile> {
         let path = self.path_of(image);
-        fs::create_dir_all(path.parent()?).ok()?;
+        make_folder(path.parent()?, 0o700).ok()?;
         WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default()).ok()
     }
 
@@ -153,7 +186,7 @@ impl Cache {
         let path = self.folder.join(key);
         let keep = || -> io::Result<()> {
             let models = path.parent().unwrap_or(&self.folder);
-            fs::create_dir_all(models)?;
+            make_folder(models, 0o700)?;
             let mut file = WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default())?;
             file.write_all(&stated.to_bytes())?;
             file.publish()?;

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_files::{folder, regular_file};
@@ -14,6 +15,7 @@ use crate::error::{Part, StoreError};
 use crate::fetch::read_file;
 use crate::manifest::ShardEntry;
 use crate::options::StoreEvent;
+use crate::store::{is_absent, make_folder};
 
 /// How long to wait before looking again whether another process has finished the same image.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -59,45 +61,100 @@ pub(crate) fn verify_only(
     finish(read, &proof)
 }
 
+/// What becomes of a file that lies under the name of an image, and is not that image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// It is replaced: names in a cache are the cache's.
+    Replace,
+    /// It stays, and the call is refused: it may be anybody's.
+    Keep,
+}
+
 /// Fetches an image into a folder as `name`, or verifies the one that is there.
 pub(crate) fn fetch_file(
     read: &ImageRead<'_, '_>,
     target: &Path,
+    wrong: Wrong,
     done: &mut dyn FnMut(u64, &str),
 ) -> Result<VerifiedImage, StoreError> {
+    let options = read.options;
     let failed = |action, path: &Path, error| StoreError::io(action, path, error);
-    let folder = target.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|error| failed("make the folder", folder, error))?;
+    let folder = target.parent().unwrap_or(Path::new(".")).to_path_buf();
+    let (made, mode) = (folder.clone(), if wrong == Wrong::Replace { 0o700 } else { 0o755 });
+    options
+        .on_files(move || make_folder(&made, mode))?
+        .map_err(|error| failed("make the folder", &folder, error))?;
     let (proof, start) = prove_start(read)?;
     let image = || VerifiedImage { path: target.to_path_buf(), shard: read.shard.clone() };
     loop {
-        read.options.go_on()?;
-        if let Ok(file) = regular_file::open_regular(target) {
+        options.go_on()?;
+        if let Some((file, len)) = there(read, target, wrong)? {
             let (good, _) = proven_prefix(read, &proof, &start, &file)?;
-            let whole = file.metadata().is_ok_and(|found| found.len() == read.shard.image_len);
-            if whole && good == read.shard.image_len && proof.finish().is_ok() {
+            let whole = len == read.shard.image_len && good == len;
+            if whole && proof.finish().is_ok() {
                 let place = target.display().to_string().into();
-                read.options.tell(&StoreEvent::Present { image: read.shard.image, place });
+                options.tell(&StoreEvent::Present { image: read.shard.image, place });
                 done(read.shard.image_len, "");
                 return Ok(image());
             }
+            let path = target.to_path_buf();
+            if wrong == Wrong::Keep {
+                return Err(StoreError::InTheWay { path, image: read.shard.image });
+            }
             // A wrong file that stays would be wrong for ever.
-            fs::remove_file(target).map_err(|error| failed("remove", target, error))?;
-            read.options.tell(&StoreEvent::Dropped { image: read.shard.image });
+            let gone = path.clone();
+            options
+                .on_files(move || fs::remove_file(gone))?
+                .map_err(|error| failed("remove", target, error))?;
+            options.tell(&StoreEvent::Dropped { image: read.shard.image, path });
         }
         let partial = folder.join(format!(".vram-{}.pull", read.shard.image));
-        let Some(file) = own(&partial).map_err(|error| failed("open", &partial, error))? else {
+        let owned = partial.clone();
+        let owned = options.on_files(move || own(&owned))?;
+        let Some(file) = owned.map_err(|error| failed("open", &partial, error))? else {
             // Another process fetches it: its result is looked at, not believed.
             std::thread::sleep(LOOK_AGAIN);
             continue;
         };
-        check_room(read, folder, &file)?;
+        let file = Arc::new(file);
+        check_room(read, &folder, &file)?;
         fill(read, &proof, &start, &file, &partial, done)?;
-        file.sync_all().map_err(|error| failed("sync", &partial, error))?;
-        fs::rename(&partial, target).map_err(|error| failed("name", target, error))?;
-        folder::sync_name(&file, folder).map_err(|error| failed("sync", folder, error))?;
-        return Ok(image());
+        let (from, to) = (partial.clone(), target.to_path_buf());
+        let named = options.on_files(move || {
+            file.sync_all()?;
+            match wrong {
+                Wrong::Replace => fs::rename(&from, &to)?,
+                // What came there meanwhile stays, and is looked at.
+                Wrong::Keep => match folder::rename_new(&from, &to) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+                    other => other?,
+                },
+            }
+            folder::sync_name(&file, to.parent().unwrap_or(Path::new(".")))?;
+            Ok(true)
+        })?;
+        if named.map_err(|error| failed("name", target, error))? {
+            return Ok(image());
+        }
     }
+}
+
+/// The file that lies at a path, and its length. What cannot be read is an error, or is replaced.
+fn there(
+    read: &ImageRead<'_, '_>,
+    target: &Path,
+    wrong: Wrong,
+) -> Result<Option<(Arc<File>, u64)>, StoreError> {
+    let path = target.to_path_buf();
+    let found = read.options.on_files(move || match regular_file::open_regular(&path) {
+        Ok(file) => {
+            let len = file.metadata()?.len();
+            Ok(Some((Arc::new(file), len)))
+        }
+        Err(error) if is_absent(&error) || wrong == Wrong::Replace => Ok(None),
+        Err(error) => Err(error),
+    })?;
+    found.map_err(|error| StoreError::io("read", target, error))
 }
 
 /// Everything before the ranges: the head if there is a key, the digests of the parts if not.
@@ -129,10 +186,15 @@ fn own(partial: &Path) -> io::Result<Option<File>> {
 }
 
 /// Refuses to begin what the disk has no room for.
-fn check_room(read: &ImageRead<'_, '_>, folder: &Path, file: &File) -> Result<(), StoreError> {
-    let there = file.metadata().map_or(0, |found| found.blocks().saturating_mul(512));
+fn check_room(read: &ImageRead<'_, '_>, folder: &Path, file: &Arc<File>) -> Result<(), StoreError> {
+    let (file, at) = (Arc::clone(file), folder.to_path_buf());
+    let look = move || {
+        let there = file.metadata().map_or(0, |found| found.blocks().saturating_mul(512));
+        Ok((there, folder::free_bytes(&at).unwrap_or(u64::MAX)))
+    };
+    let found = read.options.on_files(look)?;
+    let (there, room) = found.map_err(|error| StoreError::io("read", folder, error))?;
     let needed = read.shard.image_len.saturating_sub(there);
-    let room = folder::free_bytes(folder).unwrap_or(u64::MAX);
     if needed <= room {
         return Ok(());
     }
@@ -145,17 +207,21 @@ fn proven_prefix(
     read: &ImageRead<'_, '_>,
     proof: &Proof,
     start: &[u8],
-    file: &File,
+    file: &Arc<File>,
 ) -> Result<(u64, u64), StoreError> {
-    let mut head = vec![0; start.len()];
-    if file.read_exact_at(&mut head, 0).is_err() || head != start {
+    let piece = |at: u64, len: u64| {
+        let file = Arc::clone(file);
+        read.options.on_files(move || read_file(&file, at, len))
+    };
+    let start_len = u64::try_from(start.len()).unwrap_or(0);
+    if !piece(0, start_len)?.is_ok_and(|found| *found == *start) {
         return Ok((0, 0));
     }
-    let mut good = (u64::try_from(start.len()).unwrap_or(0), 0);
+    let mut good = (start_len, 0);
     for step in proof.steps(0, read.options) {
         read.options.go_on()?;
         let len = step.range.end.saturating_sub(step.range.start);
-        let Ok(bytes) = read_file(file, step.range.start, len) else { break };
+        let Ok(bytes) = piece(step.range.start, len)? else { break };
         if proof.check(&step, &bytes.into())?.is_err() {
             break;
         }
@@ -169,30 +235,37 @@ fn fill(
     read: &ImageRead<'_, '_>,
     proof: &Proof,
     start: &[u8],
-    file: &File,
+    file: &Arc<File>,
     partial: &Path,
     done: &mut dyn FnMut(u64, &str),
 ) -> Result<(), StoreError> {
     let failed = |error| StoreError::io("write", partial, error);
     let (good, next) = proven_prefix(read, proof, start, file)?;
-    file.set_len(good).map_err(failed)?;
-    if good == 0 {
-        file.write_all_at(start, 0).map_err(failed)?;
-    }
+    let (target, begins) = (Arc::clone(file), (good == 0).then(|| start.to_vec()));
+    let begin = move || {
+        target.set_len(good)?;
+        target.write_all_at(&begins.unwrap_or_default(), 0)
+    };
+    read.options.on_files(begin)?.map_err(failed)?;
     done(good, "resumed");
     let mut window = read.window(proof, next);
     while let Some((step, fetched)) = window.next(read.options)? {
         let proven = read.prove(proof, &step, fetched)?;
-        let mut at = step.range.start;
-        for piece in proven.bytes.pieces() {
-            file.write_all_at(piece, at).map_err(failed)?;
-            at = at.saturating_add(u64::try_from(piece.len()).unwrap_or(0));
-        }
+        let (target, bytes, mut at) = (Arc::clone(file), proven.bytes, step.range.start);
+        let write = move || {
+            for piece in bytes.pieces() {
+                target.write_all_at(piece, at)?;
+                at = at.saturating_add(u64::try_from(piece.len()).unwrap_or(0));
+            }
+            Ok(())
+        };
+        read.options.on_files(write)?.map_err(failed)?;
         let len = step.range.end.saturating_sub(step.range.start);
         done(len, &read.sources.name(proven.source));
     }
     finish(read, proof)?;
-    let len = file.metadata().map_err(failed)?.len();
+    let written = Arc::clone(file);
+    let len = read.options.on_files(move || Ok(written.metadata()?.len()))?.map_err(failed)?;
     if len == read.shard.image_len { Ok(()) } else { Err(read.no_source()) }
 }
 

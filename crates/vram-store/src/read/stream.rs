@@ -12,7 +12,7 @@ use super::proof::Steps;
 use super::{Head, ImageRead};
 use crate::error::{Part, StoreError};
 use crate::fetch::{Body, Fetched, Window};
-use crate::options::StoreEvent;
+use crate::options::{StoreEvent, on_files};
 
 /// The bytes of an image, in order.
 ///
@@ -101,13 +101,22 @@ impl<'a, 'o> SealedReader<'a, 'o> {
         }
     }
 
-    /// The file of the first source that is in use, if it is one of this machine and whole.
+    /// The file of the first source that is in use, if it is on a file system of this machine, and whole.
+    /// On another one the kernel may block a read for as long as it likes: such a file is read by ranges,
+    /// on threads that can be left behind.
     fn local(read: &ImageRead<'_, '_>) -> Option<(File, usize)> {
         let source = read.sources.next(None)?;
         let key = crate::naming::layout::image_key(&read.shard.image);
-        let file = regular_file::open_regular(&read.sources.store(source)?.path_of(&key)?).ok()?;
-        let len = file.metadata().ok()?.len();
-        (len == read.shard.image_len).then_some((file, source))
+        let path = read.sources.store(source)?.path_of(&key)?;
+        let open = move || {
+            let file = regular_file::open_regular(&path)?;
+            let (local, len) = (regular_file::is_local(&file), file.metadata()?.len());
+            Ok((file, local, len))
+        };
+        let open = on_files(Some(read.options.limits.stall), open);
+        // What is wrong with it, the reader of ranges finds out, and tells.
+        let (file, local, len) = read.options.wait(open).ok()?.ok()?;
+        (local && len == read.shard.image_len).then_some((file, source))
     }
 
     /// Bytes of the image that were given out.

@@ -1,20 +1,25 @@
 //! Writing objects: whole or not at all, and read back.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use core::time::Duration;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use vram_files::{Inputs, Overwrite, WholeFile};
 
-use super::{Store, redact};
+use super::{Store, make_folder, redact};
 use crate::error::StoreError;
 use crate::naming::parts::PART_LEN;
 use crate::options::{StoreEvent, StoreOptions};
 
+/// How long a store may take to make one object of the parts of an upload.
+const COMPLETE: Duration = Duration::from_mins(10);
 /// Parts of a multipart upload that are on their way at the same time.
 const PARTS_AT_ONCE: usize = 4;
 /// Most parts that stores take.
@@ -30,46 +35,61 @@ impl Store {
     ) -> Result<(), StoreError> {
         options.go_on()?;
         if let Some(path) = self.path_of(key) {
-            return write_file(&path, |file| file.write_all(&bytes));
+            let target = path.clone();
+            let write = move || {
+                let mut file = begin(&target)?;
+                file.write_all(&bytes)?;
+                file.publish()
+            };
+            return options.on_files(write)?.map_err(|error| StoreError::io("write", &path, error));
         }
+        let patience = patience(options, bytes.len().try_into().unwrap_or(u64::MAX));
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
         let put = async move { objects.put(&name, PutPayload::from(bytes)).await };
-        let sent = options.wait(put)?;
-        sent.map(|_kept| ()).map_err(|error| self.failed(format!("write {key}"), &error))
+        self.sent(options.wait_within(patience, put)?, patience, || format!("write {key}"))
+            .map(|_kept| ())
+    }
+
+    /// The answer to something that was sent.
+    fn sent<T>(
+        &self,
+        answer: Result<object_store::Result<T>, Elapsed>,
+        patience: Duration,
+        action: impl Fn() -> String,
+    ) -> Result<T, StoreError> {
+        let answer = answer.map_err(|_elapsed| self.failed(action(), &no_answer(patience)))?;
+        answer.map_err(|error| self.failed(action(), &error))
     }
 
     /// Writes an object of `len` bytes from a file. `sent` is called with the bytes that are done.
     pub(crate) fn put_file(
         &self,
         key: &str,
-        source: &File,
+        source: &Arc<File>,
         len: u64,
         options: &StoreOptions<'_>,
         sent: &mut dyn FnMut(u64),
     ) -> Result<(), StoreError> {
         if let Some(path) = self.path_of(key) {
-            let copy = |target: &mut WholeFile| {
-                for_each_piece(source, len, PART_LEN, |bytes| {
-                    options.go_on().map_err(std::io::Error::other)?;
-                    target.write_all(&bytes)?;
-                    sent(bytes.len().try_into().unwrap_or(0));
-                    Ok(())
-                })
-            };
-            return match write_file(&path, copy) {
-                // What stopped the copy, if it was the caller.
-                Err(error) => Err(options.go_on().err().unwrap_or(error)),
-                Ok(()) => Ok(()),
-            };
+            let failed = |error| StoreError::io("write", &path, error);
+            let target = path.clone();
+            let mut file = options.on_files(move || begin(&target))?.map_err(failed)?;
+            let mut at = 0_u64;
+            while at < len {
+                let (source, piece) = (Arc::clone(source), len.saturating_sub(at).min(PART_LEN));
+                let copy = move || {
+                    file.write_all(&read_piece(&source, at, piece)?)?;
+                    Ok(file)
+                };
+                // Dropped before it is published, it leaves nothing.
+                file = options.on_files(copy)?.map_err(failed)?;
+                sent(piece);
+                at = at.saturating_add(piece);
+            }
+            return options.on_files(move || file.publish())?.map_err(failed);
         }
         if len <= PART_LEN {
-            let mut whole = Vec::new();
-            let take = |bytes: Vec<u8>| {
-                whole = bytes;
-                Ok(())
-            };
-            for_each_piece(source, len, PART_LEN, take)
-                .map_err(|error| self.unread(key, &error))?;
+            let whole = read_piece(source, 0, len).map_err(|error| self.unread(key, &error))?;
             self.put(key, whole, options)?;
             sent(len);
             return Ok(());
@@ -80,28 +100,29 @@ impl Store {
     fn put_multipart(
         &self,
         key: &str,
-        source: &File,
+        source: &Arc<File>,
         len: u64,
         options: &StoreOptions<'_>,
         sent: &mut dyn FnMut(u64),
     ) -> Result<(), StoreError> {
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
+        let action = || format!("upload {key}");
+        let brief = patience(options, 0);
         let begin = async move { objects.put_multipart(&name).await };
-        let failed = |error: object_store::Error| self.failed(format!("upload {key}"), &error);
-        let mut upload = options.wait(begin)?.map_err(failed)?;
+        let mut upload = self.sent(options.wait_within(brief, begin)?, brief, action)?;
         if let Err(error) = self.send_parts(key, &mut *upload, source, len, options, sent) {
             self.abort(key, upload, options);
             return Err(error);
         }
         let complete = async move {
-            let done = upload.complete().await;
+            let done = timeout(COMPLETE, upload.complete()).await;
             (done, upload)
         };
         match options.wait(complete) {
-            Ok((Ok(_kept), _)) => Ok(()),
-            Ok((Err(error), upload)) => {
+            Ok((Ok(Ok(_kept)), _)) => Ok(()),
+            Ok((failed, upload)) => {
                 self.abort(key, upload, options);
-                Err(failed(error))
+                self.sent(failed, COMPLETE, action).map(|_kept| ())
             }
             Err(error) => {
                 // The upload went with the task that was to complete it.
@@ -115,51 +136,45 @@ impl Store {
         &self,
         key: &str,
         upload: &mut dyn MultipartUpload,
-        source: &File,
+        source: &Arc<File>,
         len: u64,
         options: &StoreOptions<'_>,
         sent: &mut dyn FnMut(u64),
     ) -> Result<(), StoreError> {
         // Larger parts for an object that would have too many.
         let part_len = len.div_ceil(PARTS_MAX).div_ceil(1 << 20).saturating_mul(1 << 20);
-        let mut waiting = Vec::new();
-        let mut waiting_len = 0_u64;
-        let mut outcome = Ok(());
-        let mut flush = |waiting: &mut Vec<_>, bytes: &mut u64| {
-            let parts = core::mem::take(waiting);
-            options
-                .wait(try_join_all(parts))?
-                .map_err(|error| self.failed(format!("upload {key}"), &error))?;
-            sent(core::mem::take(bytes));
-            Ok::<(), StoreError>(())
-        };
-        let read = for_each_piece(source, len, part_len.max(PART_LEN), |bytes| {
-            waiting_len = waiting_len.saturating_add(bytes.len().try_into().unwrap_or(0));
-            waiting.push(upload.put_part(PutPayload::from(bytes)));
-            if waiting.len() >= PARTS_AT_ONCE {
-                outcome = flush(&mut waiting, &mut waiting_len);
+        let part_len = part_len.max(PART_LEN);
+        let mut at = 0_u64;
+        while at < len {
+            let mut parts = Vec::new();
+            let from = at;
+            while at < len && parts.len() < PARTS_AT_ONCE {
+                let piece = len.saturating_sub(at).min(part_len);
+                let bytes = read_piece(source, at, piece);
+                let bytes = bytes.map_err(|error| self.unread(key, &error))?;
+                parts.push(upload.put_part(PutPayload::from(bytes)));
+                at = at.saturating_add(piece);
             }
-            match &outcome {
-                Ok(()) => Ok(()),
-                Err(_) => Err(std::io::Error::other("the upload failed")),
-            }
-        });
-        outcome?;
-        read.map_err(|error| self.unread(key, &error))?;
-        flush(&mut waiting, &mut waiting_len)
+            let together = at.saturating_sub(from);
+            let patience = patience(options, together);
+            let answer = options.wait_within(patience, try_join_all(parts))?;
+            self.sent(answer, patience, || format!("upload {key}"))?;
+            sent(together);
+        }
+        Ok(())
     }
 
     /// Gives up an upload, so that nothing stays that is invisible and billed.
     fn abort(&self, key: &str, mut upload: Box<dyn MultipartUpload>, options: &StoreOptions<'_>) {
         // Not within the deadline of the call, which may be over.
-        let patient = StoreOptions::new().deadline(core::time::Duration::from_secs(10));
+        let patient = StoreOptions::new().deadline(Duration::from_secs(10));
         let abort = async move { upload.abort().await };
         if !matches!(patient.wait(abort), Ok(Ok(()))) {
             options.tell(&StoreEvent::NotAborted { key: self.key(key).to_string() });
         }
     }
 
-    fn unread(&self, key: &str, error: &std::io::Error) -> StoreError {
+    fn unread(&self, key: &str, error: &io::Error) -> StoreError {
         StoreError::Failed {
             store: Arc::clone(self.name()),
             action: format!("read the image to send as {key}"),
@@ -168,50 +183,30 @@ impl Store {
     }
 }
 
-/// Calls `take` with each piece of a file, in order.
-fn for_each_piece(
-    source: &File,
-    len: u64,
-    piece_len: u64,
-    mut take: impl FnMut(Vec<u8>) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let mut at = 0_u64;
-    while at < len {
-        let piece = len.saturating_sub(at).min(piece_len);
-        let mut bytes = vec![0; usize::try_from(piece).map_err(std::io::Error::other)?];
-        source.read_exact_at(&mut bytes, at)?;
-        take(bytes)?;
-        at = at.saturating_add(piece);
-    }
-    Ok(())
+/// How long a store may take for bytes that are sent to it: none of them is seen to arrive.
+fn patience(options: &StoreOptions<'_>, len: u64) -> Duration {
+    /// The slowest line that is waited for, in bytes a second.
+    const SLOWEST: u64 = 64 << 10;
+
+    let sending = Duration::from_secs(len.div_ceil(SLOWEST));
+    options.limits.stall.saturating_mul(3).saturating_add(sending)
 }
 
-/// Writes a file that appears under its name whole and synced, or not at all.
-fn write_file(
-    path: &Path,
-    write: impl FnOnce(&mut WholeFile) -> std::io::Result<()>,
-) -> Result<(), StoreError> {
-    let failed = |error| StoreError::io("write", path, error);
+fn no_answer(patience: Duration) -> String {
+    format!("no answer within {patience:?}")
+}
+
+fn read_piece(source: &File, at: u64, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    source.read_exact_at(&mut bytes, at)?;
+    Ok(bytes)
+}
+
+/// Begins a file that appears under its name whole and synced, or not at all.
+fn begin(path: &Path) -> io::Result<WholeFile> {
     if let Some(folder) = path.parent() {
-        make_folder(folder).map_err(failed)?;
+        make_folder(folder, 0o755)?;
     }
     // A file of this name can only have these bytes, or wrong ones.
-    let mut file =
-        WholeFile::create(path, 0o644, Overwrite::Replace, Inputs::default()).map_err(failed)?;
-    write(&mut file).map_err(failed)?;
-    file.publish().map_err(failed)
-}
-
-/// Makes a folder and those above it, and syncs the names that are new.
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let Some(above) = folder.parent() else { return Ok(()) };
-    make_folder(above)?;
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => File::open(above)?.sync_all(),
-    }
+    WholeFile::create(path, 0o644, Overwrite::Replace, Inputs::default())
 }

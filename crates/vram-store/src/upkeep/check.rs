@@ -76,7 +76,7 @@ impl Store {
         let seen = read.map_or_else(|error| error.to_string(), |bytes| count(bytes.as_deref()));
         required("read a range of it", good, seen);
         let listed = self.list("v1/check", options);
-        let good = listed.as_ref().is_ok_and(|all| all.iter().any(|(name, _)| *name == one));
+        let good = listed.as_ref().is_ok_and(|all| all.iter().any(|found| found.key == one));
         let seen =
             listed.map_or_else(|error| error.to_string(), |all| format!("{} listed", all.len()));
         required("list it after writing it", good, seen);

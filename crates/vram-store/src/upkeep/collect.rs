@@ -51,17 +51,17 @@ impl Store {
         }
         let mut found = Collected::default();
         let oldest = SystemTime::now().checked_sub(grace);
-        for (key, meta) in images {
+        for crate::store::Object { key, len, modified } in images {
             let Some(Named::Image(id) | Named::Parts(id)) = parse(&key) else {
                 found.strange.push(key);
                 continue;
             };
             if named.contains(&id) {
                 found.named = found.named.saturating_add(1);
-            } else if oldest.is_none_or(|oldest| SystemTime::from(meta.last_modified) > oldest) {
+            } else if oldest.is_none_or(|oldest| modified > oldest) {
                 found.too_young = found.too_young.saturating_add(1);
             } else {
-                found.unnamed_bytes = found.unnamed_bytes.saturating_add(meta.size);
+                found.unnamed_bytes = found.unnamed_bytes.saturating_add(len);
                 found.unnamed.push(key);
             }
         }

@@ -1,11 +1,12 @@
 //! What a store says that it holds. Nothing of it is proven.
 
 use crate::error::StoreError;
+use crate::fetch::Answer;
 use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ManifestError, Unproven};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::{MODELS, Named, manifest_key, parse};
 use crate::options::StoreOptions;
-use crate::store::Store;
+use crate::store::{Object, Store};
 
 /// A manifest in a listing.
 #[derive(Clone, Debug)]
@@ -34,10 +35,18 @@ impl Store {
     ) -> Result<Vec<Listed>, StoreError> {
         let prefix = model.map_or_else(|| MODELS.to_owned(), crate::naming::layout::model_folder);
         let mut found = Vec::new();
-        for (key, _) in self.list(&prefix, options)? {
+        for Object { key, .. } in self.list(&prefix, options)? {
             let Some(Named::Manifest { revision, id, .. }) = parse(&key) else { continue };
-            let Some(bytes) = self.object(&key, MANIFEST_LEN_MAX, true, options)? else { continue };
-            let read = Unproven::read(&bytes, &id).map(|one| one.manifest().clone());
+            // What is wrong with one object is told of it, and keeps nothing from the others.
+            let read = match self.answer(&key, MANIFEST_LEN_MAX, true, options)? {
+                Answer::Bytes(bytes) => {
+                    Unproven::read(&bytes.into_vec(), &id).map(|one| one.manifest().clone())
+                }
+                Answer::Length { found, .. } if found > MANIFEST_LEN_MAX => {
+                    Err(ManifestError::TooLong { found })
+                }
+                other => Err(ManifestError::Unreadable { why: other.to_string() }),
+            };
             // In the folder of another model, nobody who asks for that model may find it.
             let manifest = read.and_then(|manifest| {
                 if manifest_key(&manifest.model, manifest.revision, &id) == key {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use vram_seal::KeyRing;
+use vram_seal::{KeyRing, SealError};
 
 use crate::error::{Cause, Part, StoreError};
 use crate::fetch::{Answer, CallSource, read_whole};
@@ -21,8 +21,9 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum VerifyMeans<'a> {
-    /// The keys, and the context that all images were sealed in.
-    Keys(&'a KeyRing, &'a [u8]),
+    /// The keys. With a context, the images of other contexts are not verified; without one, each image is
+    /// verified in the context that its manifest names.
+    Keys(&'a KeyRing, Option<&'a [u8]>),
     /// The digests of parts: no key is needed, and a wrong byte is found to 8 MiB.
     Keyless,
 }
@@ -57,6 +58,8 @@ pub struct StoreVerdict {
     pub manifests: u64,
     /// Manifests of keys that the caller does not have, which were not verified.
     pub other_keys: u64,
+    /// Manifests whose images are of another context than the one that was asked for: not verified.
+    pub other_contexts: u64,
     /// Images that were verified.
     pub images: u64,
     /// Bytes that were read and found good.
@@ -99,27 +102,47 @@ impl Store {
                     continue;
                 }
                 Err(why) => {
-                    let part = Some(Part::Manifest);
+                    let part = why.is_wrong().then_some(Part::Manifest);
                     verdict.findings.push(Finding { key: listed.key, part, what: why.to_string() });
                     continue;
                 }
             };
-            verdict.manifests = verdict.manifests.saturating_add(1);
             // Two manifests may say different things of one image.
             let said = |shard: &&ShardEntry| seen.insert((shard.image, shard.image_len));
-            for shard in trusted.shards().iter().filter(said) {
+            let shards: Vec<_> = trusted.shards().iter().filter(said).collect();
+            let mut another = false;
+            for shard in shards {
                 options.go_on()?;
-                verdict.images = verdict.images.saturating_add(1);
-                match means {
+                let outcome = match means {
                     VerifyMeans::Keys(keys, context) => {
                         let means = Means::Keys { keys, context };
-                        self.verify_image(&trusted, shard, means, options, &mut verdict)?;
+                        self.verify_image(&trusted, shard, means, options, &mut verdict)
                     }
-                    VerifyMeans::Keyless => {
-                        self.verify_parts(shard, sample, options, &mut verdict)?;
+                    VerifyMeans::Keyless => self.verify_parts(shard, sample, options, &mut verdict),
+                };
+                match outcome {
+                    Ok(()) => verdict.images = verdict.images.saturating_add(1),
+                    Err(StoreError::Seal(SealError::ContextMismatch { .. })) => {
+                        another = true;
+                        break;
+                    }
+                    Err(error @ (StoreError::Deadline { .. } | StoreError::Cancelled)) => {
+                        return Err(error);
+                    }
+                    // What is wrong with one object keeps nothing from the others.
+                    Err(error) => {
+                        verdict.images = verdict.images.saturating_add(1);
+                        let key = image_key(&shard.image);
+                        let what = match error {
+                            StoreError::Failed { action, why, .. } => format!("{action}: {why}"),
+                            other => other.to_string(),
+                        };
+                        verdict.findings.push(Finding { key, part: None, what });
                     }
                 }
             }
+            let count = if another { &mut verdict.other_contexts } else { &mut verdict.manifests };
+            *count = count.saturating_add(1);
         }
         Ok(verdict)
     }
@@ -132,7 +155,9 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<Trusted, ManifestError> {
         let bytes = self.object(key, crate::manifest::MANIFEST_LEN_MAX, true, options);
-        let bytes = bytes.ok().flatten().unwrap_or_default();
+        let unreadable = |why| ManifestError::Unreadable { why };
+        let bytes = bytes.map_err(|error| unreadable(error.to_string()))?;
+        let bytes = bytes.ok_or_else(|| unreadable("it is not there any more".to_owned()))?;
         let read = crate::manifest::Unproven::read(&bytes, id)?;
         match means {
             VerifyMeans::Keys(keys, _) => read.prove(keys, None),
@@ -174,9 +199,6 @@ impl Store {
                     };
                     Finding { key: key.clone(), part, what }
                 }));
-            }
-            Err(error @ (StoreError::Manifest { .. } | StoreError::Seal(_))) => {
-                verdict.findings.push(Finding { key, part: None, what: error.to_string() });
             }
             Err(error) => return Err(error),
         }
@@ -245,7 +267,7 @@ impl Store {
         let bytes = match options.wait(read)? {
             Answer::Bytes(bytes) => bytes.into_vec(),
             Answer::Absent => return Ok(Err("it is not there".to_owned())),
-            other => return Ok(Err(format!("it cannot be read: {other:?}"))),
+            other => return Ok(Err(format!("it cannot be read: {other}"))),
         };
         Ok(match Parts::from_bytes(&bytes, image_len) {
             Ok(parts) if parts.id() == image => Ok(parts),

@@ -4,8 +4,8 @@ use std::fs;
 
 use vram_alloc::ByteLen;
 use vram_store::{
-    Cache, ImageId, ManifestId, Pull, Push, StoreError, StoreEvent, StoreOptions, Wanted,
-    image_key, manifest_key,
+    Cache, ImageId, ManifestId, Pull, Push, Sample, Store, StoreError, StoreEvent, StoreOptions,
+    VerifyMeans, Wanted, image_key, manifest_key,
 };
 
 use crate::liar::{Liar, Lie};
@@ -69,7 +69,10 @@ fn a_wrong_file_in_the_cache_is_dropped_named_and_replaced() {
             }
             drop(pull);
             assert_eq!(fs::read(path(&world, &image)).unwrap(), good, "{at}, {by_stream}");
-            let dropped = |event: &StoreEvent| matches!(event, StoreEvent::Dropped { .. });
+            let dropped = |event: &StoreEvent| match event {
+                StoreEvent::Dropped { path: at, .. } => *at == path(&world, &image),
+                _ => false,
+            };
             let told = events.iter().any(dropped);
             assert!(told || at == usize::MAX, "{at}, {by_stream}: {events:?}");
         }
@@ -161,6 +164,60 @@ fn an_interrupted_pull_goes_on_from_what_is_proven() {
             "{proven} of {first_wrong}"
         );
     }
+}
+
+/// What makes room in a cache would remove the store's own images.
+#[test]
+fn a_store_is_no_cache_of_itself() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let at = |name: &str| world.folder.path().join(name);
+    let store = Store::open_or_create(at("store").to_str().unwrap()).unwrap();
+    let local = push(&world.key, vec![at("one"), at("two")]);
+    store.push(&local, &StoreOptions::new()).unwrap();
+    std::os::unix::fs::symlink(at("store"), at("link")).unwrap();
+    for place in ["store", "link", "link/v1"] {
+        assert!(Cache::check_apart(at(place), [&store]).is_err(), "{place}");
+        let cache = Cache::open(at(place), ByteLen::new(1)).unwrap();
+        let pull = Pull::new(&manifest, &world.keys, b"", &store).cache(&cache);
+        let refused = pull.to_cache().unwrap_err();
+        assert!(refused.to_string().contains("a folder of its own"), "{refused}");
+        assert_eq!(load(&pull, 0).unwrap(), content("one", LEN));
+    }
+    assert!(Cache::check_apart(at("apart"), [&store]).is_ok() && !at("apart").exists());
+    let sound = store.verify(None, VerifyMeans::Keyless, Sample::All, &StoreOptions::new());
+    assert!(sound.unwrap().is_sound());
+}
+
+/// What a pull did not write is not its own, whatever its name and length.
+#[test]
+fn a_pull_removes_no_file_and_replaces_none() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let out = world.folder.path().join("out");
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store);
+    pull.to_folder(&out).unwrap();
+    let other = world.store.push(
+        &Push { revision: 8, ..push(&world.key, vec![world.file("else", LEN)]) },
+        &StoreOptions::new(),
+    );
+    let other = other.unwrap().manifest.shards[0].image;
+    let mine = fs::read(out.join("00000.vseal")).unwrap();
+    let next = world.manifest(8);
+    for foreign in [&mine[..], &mine[1..], b"notes"] {
+        fs::write(out.join("00000.vseal"), foreign).unwrap();
+        let refused = Pull::new(&next, &world.keys, b"", &world.store).to_folder(&out).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::InTheWay { path, image }
+                if *path == out.join("00000.vseal") && *image == other),
+            "{refused}"
+        );
+        assert_eq!(fs::read(out.join("00000.vseal")).unwrap(), foreign);
+    }
+    assert!(!out.join(format!(".vram-{other}.pull")).exists(), "nothing is left");
+    fs::remove_file(out.join("00000.vseal")).unwrap();
+    pull.to_folder(&out).unwrap();
+    assert_eq!(fs::read(out.join("00000.vseal")).unwrap(), mine);
 }
 
 /// A manifest that is kept is found by its pin alone, believed no more than that of a store, and one of few.

@@ -1,13 +1,18 @@
 //! Sources that fail: tried again by range, given up, timed, cancelled.
 
 use core::time::Duration;
+use std::process::Command;
 use std::time::Instant;
 
 use vram_files::CancelToken;
-use vram_store::{Pull, Store, StoreError, StoreEvent, StoreOptions, image_key};
+use vram_store::{
+    Pull, Store, StoreError, StoreEvent, StoreOptions, Wanted, image_key, manifest_key,
+};
 
 use crate::liar::{Liar, Lie};
-use crate::support::{ImportError, World, admit, altered, content, load, noting, open, refusal};
+use crate::support::{
+    ImportError, MODEL, World, admit, altered, content, load, noting, open, refusal,
+};
 
 const LEN: usize = 300_000;
 
@@ -137,5 +142,52 @@ fn a_file_that_ends_or_goes_while_it_is_read_is_asked_for_again_and_then_the_nex
         assert_eq!(calls, if lost.is_some() { 2 } else { 1 });
         let lied = events.iter().any(|event| matches!(event, StoreEvent::SourceLied(_)));
         assert_eq!(lied, lost.is_some(), "a file of another length is a wrong one: {events:?}");
+    }
+}
+
+/// What is no regular file is refused at once: a pipe would keep its reader for ever.
+#[test]
+fn a_pipe_in_the_place_of_an_image_or_a_manifest_is_no_source() {
+    let world = World::new();
+    world.push(vec![world.file("model", LEN)]);
+    let manifest = world.manifest(7);
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = |key: &str| {
+        let path = folder.path().join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    pipe(&image_key(&manifest.shards()[0].image));
+    pipe(&manifest_key(MODEL, 7, manifest.id()));
+    let pipes = Store::folder(folder.path()).unwrap();
+    let began = Instant::now();
+    let mut events = Vec::new();
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).mirror(&pipes);
+    let pull = pull.options(noting(&mut events));
+    assert_eq!(load(&pull, 0).unwrap(), content("model", LEN));
+    drop(pull);
+    let told = |event: &StoreEvent| match event {
+        StoreEvent::GaveUp { why, .. } => why.contains("it is a pipe"),
+        _ => false,
+    };
+    assert!(events.iter().any(told), "{events:?}");
+    let wanted = Wanted { model: MODEL, revision: 7, pin: Some(manifest.id()) };
+    let refused = pipes.manifest(&wanted, &world.keys, &StoreOptions::new()).unwrap_err();
+    assert!(refused.to_string().contains("it is a pipe"), "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// A range beyond the end is known by the length of the object, not by words of its store.
+#[test]
+fn an_object_that_is_too_short_is_a_wrong_one_whatever_its_store_says() {
+    let world = world();
+    let manifest = world.manifest(7);
+    for by in [0, 1000] {
+        let short = Liar::store("short", &world.objects, Lie::NoRange(by));
+        let mut events = Vec::new();
+        let alone = Pull::new(&manifest, &world.keys, b"", &short).options(noting(&mut events));
+        let refused = refusal(load(&alone, 0));
+        assert_eq!(refused.is_integrity(), by > 0, "{refused}");
+        assert!(by > 0 || refused.to_string().contains("lengthy trouble"), "{refused}");
     }
 }

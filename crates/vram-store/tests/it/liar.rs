@@ -38,6 +38,8 @@ pub(crate) enum Lie {
     Reset(u64),
     /// No byte ever comes; the first so many times.
     Stall(u64),
+    /// No range is answered, in words of its own; the object is shorter by so much, and says so.
+    NoRange(u64),
     /// Nothing is there.
     Absent,
     /// The account may not read.
@@ -97,6 +99,14 @@ impl Before for Liar {
         match self.lie {
             Lie::FailFirst(count) if asked < count => return Err(broken()),
             Lie::Stall(count) if asked < count => return core::future::pending().await,
+            Lie::NoRange(_) if !options.head => {
+                return Err(Error::Generic { store: "liar", source: "lengthy trouble".into() });
+            }
+            Lie::NoRange(by) => {
+                let mut answer = inner.get_opts(location, options).await?;
+                answer.meta.size -= by;
+                return Ok(answer);
+            }
             Lie::Absent => {
                 let source = "liar".into();
                 return Err(Error::NotFound { path: location.to_string(), source });

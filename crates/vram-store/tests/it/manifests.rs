@@ -1,20 +1,17 @@
 //! Which manifest is believed: by key, by pin; the rollback that the pin closes.
 
+use std::fs;
 use std::sync::Arc;
 
+use vram_alloc::ByteLen;
 use vram_seal::{KeyRing, SealKey};
-use vram_store::object_store::{ObjectStoreExt as _, PutPayload};
+use vram_store::object_store::ObjectStoreExt as _;
 use vram_store::{
-    Manifest, ManifestError, ManifestId, Pull, Push, StoreError, StoreOptions, Wanted, manifest_key,
+    Cache, Manifest, ManifestError, ManifestId, Pull, Push, StoreError, StoreEvent, StoreOptions,
+    Wanted, manifest_key,
 };
 
-use crate::support::{MODEL, World, content, load, push};
-
-fn put(world: &World, key: &str, bytes: Vec<u8>) {
-    let (objects, key) = (Arc::clone(&world.objects), key.into());
-    let put = async move { objects.put(&key, PutPayload::from(bytes)).await.unwrap() };
-    futures_util::FutureExt::now_or_never(put).unwrap();
-}
+use crate::support::{MODEL, World, content, load, noting, push, put};
 
 fn find(world: &World, pin: Option<&ManifestId>) -> Result<ManifestId, StoreError> {
     let wanted = Wanted { model: MODEL, revision: 7, pin };
@@ -136,4 +133,60 @@ fn images_of_another_context_are_refused() {
     // The importer of these tests expects no context.
     assert!(load(&pull, 0).is_err());
     assert_eq!(content("one", 3).len(), 3);
+}
+
+/// A mirror or a cache with a wrong manifest is named, and so is a wrong one beside the good one.
+#[test]
+fn a_source_with_a_wrong_manifest_is_named_and_passed_over() {
+    let world = World::new();
+    let pushed = world.push(vec![world.file("one", 5000)]);
+    let key = manifest_key(MODEL, 7, &pushed.id);
+    let mut wrong = pushed.manifest.to_bytes();
+    wrong[40] ^= 1;
+    let mirror = World::new();
+    put(&mirror, &key, wrong.clone());
+    let mirrors = [mirror.store.clone(), World::new().store];
+    let cache = Cache::open(world.folder.path().join("cache"), ByteLen::new(1 << 20)).unwrap();
+    let kept = world.folder.path().join("cache").join(&key);
+    fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    fs::write(&kept, &wrong).unwrap();
+    let wanted = Wanted { model: MODEL, revision: 7, pin: Some(&pushed.id) };
+    let mut events = Vec::new();
+    let found = world.store.manifest_from(
+        Some(&cache),
+        &mirrors,
+        &wanted,
+        Some(&world.keys),
+        &noting(&mut events),
+    );
+    assert_eq!(*found.unwrap().id(), pushed.id);
+    let refused: Vec<_> = events.iter().filter_map(refused_at).collect();
+    assert_eq!(refused, [cache_name(&world), "bucket".to_owned()], "{events:?}");
+    assert_eq!(fs::read(&kept).unwrap(), pushed.manifest.to_bytes(), "the cache has the right one");
+    let gave_up = |event: &StoreEvent| match event {
+        StoreEvent::GaveUp { why, .. } => why.contains("is not there"),
+        _ => false,
+    };
+    assert!(events.iter().any(gave_up), "the second mirror has none: {events:?}");
+
+    let later = re_signed(&pushed.manifest, &world.key, |other| {
+        other.created = "2027-01-01T00:00:00Z".into();
+    });
+    put(&world, &manifest_key(MODEL, 7, &later.id()), wrong);
+    let mut events = Vec::new();
+    let wanted = Wanted { pin: None, ..wanted };
+    let found = world.store.manifest(&wanted, &world.keys, &noting(&mut events)).unwrap();
+    assert_eq!(*found.id(), pushed.id);
+    assert_eq!(events.iter().filter_map(refused_at).count(), 1, "{events:?}");
+}
+
+fn refused_at(event: &StoreEvent) -> Option<String> {
+    match event {
+        StoreEvent::ManifestRefused { source, .. } => Some(source.to_string()),
+        _ => None,
+    }
+}
+
+fn cache_name(world: &World) -> String {
+    world.folder.path().join("cache").display().to_string()
 }

@@ -1,10 +1,13 @@
 //! Pushing: what is there is not sent again, and the manifest comes last.
 
 use vram_store::object_store::ObjectStore as _;
-use vram_store::{Pull, Push, Store, StoreError, StoreOptions, image_key, manifest_key, parts_key};
+use vram_store::{
+    Pull, Push, Sample, Store, StoreError, StoreEvent, StoreOptions, VerifyMeans, image_key,
+    manifest_key, parts_key,
+};
 
 use crate::liar::{Liar, Lie, Watched};
-use crate::support::{MODEL, World, content, key, load, push};
+use crate::support::{MODEL, World, content, key, load, noting, push, put};
 
 fn keys_of(world: &World) -> Vec<String> {
     let mut listed = Vec::new();
@@ -120,4 +123,68 @@ fn a_folder_is_a_store() {
     let images = Pull::without_key(&by_pin, &store).to_folder(&folder.path().join("out")).unwrap();
     let image = std::fs::read(images[0].path()).unwrap();
     assert_eq!(vram_store::ImageId::of(&image), pushed.manifest.shards[0].image);
+}
+
+/// A wrong manifest is found by the next push, and mended by what that push knows, or by a mirror.
+#[test]
+fn a_manifest_that_is_wrong_in_the_store_is_mended_or_named() {
+    let world = World::new();
+    let files = || vec![world.file("one", 5000)];
+    let pushed = world.push(files());
+    let key = manifest_key(MODEL, 7, &pushed.id);
+    let good = pushed.manifest.to_bytes();
+    let mirror = World::new();
+    put(&mirror, &key, good.clone());
+    let created = good.windows(7).position(|here| here == b"created").unwrap() + 10;
+    let mut flipped = good.clone();
+    flipped[created + 3] ^= 1;
+    for (wrong, mirrors, mended) in [
+        (flipped, vec![], true),
+        (b"{}".to_vec(), vec![mirror.store.clone()], true),
+        (vec![b'x'; 17 << 20], vec![mirror.store.clone()], true),
+        (b"{}".to_vec(), vec![World::new().store], false),
+    ] {
+        put(&world, &key, wrong);
+        let later =
+            Push { created: "2026-11-27T00:00:00Z".into(), mirrors, ..push(&world.key, files()) };
+        let mut events = Vec::new();
+        let again = world.store.push(&later, &noting(&mut events)).unwrap();
+        assert_eq!(again.mended.contains(&pushed.id), mended);
+        let told = |event: &StoreEvent| match event {
+            StoreEvent::ManifestMended { manifest, .. } => mended && *manifest == pushed.id,
+            StoreEvent::ManifestRefused { manifest, .. } => !mended && *manifest == pushed.id,
+            _ => false,
+        };
+        assert!(events.iter().any(told), "{events:?}");
+        let sound = world
+            .store
+            .verify(None, VerifyMeans::Keyless, Sample::All, &StoreOptions::new())
+            .unwrap();
+        assert_eq!(sound.is_sound(), mended, "{sound:?}");
+        if mended {
+            assert!(again.manifest_present && again.id == pushed.id, "no second one is written");
+        } else {
+            assert_eq!(again.wrong[0].key, key);
+            assert!(again.id != pushed.id && sound.manifests == 1);
+        }
+    }
+}
+
+/// Nothing is sealed or sent for what no manifest can name.
+#[test]
+fn what_no_manifest_can_name_is_refused_before_anything_is_sent() {
+    let world = World::new();
+    let files = || vec![world.file("one", 5000)];
+    let long = "x".repeat(300);
+    for wrong in [
+        Push { ranks: vec![vec![1]], ..push(&world.key, files()) },
+        Push { ranks: vec![vec![0, 0]], ..push(&world.key, files()) },
+        Push { fleet: Some(&long), ..push(&world.key, files()) },
+        Push { created: "now".into(), ..push(&world.key, files()) },
+        Push { model: "", ..push(&world.key, files()) },
+    ] {
+        let refused = world.store.push(&wrong, &StoreOptions::new()).unwrap_err();
+        assert!(matches!(refused, StoreError::Config { .. }), "{refused}");
+    }
+    assert!(keys_of(&world).is_empty());
 }

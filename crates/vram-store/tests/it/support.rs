@@ -8,7 +8,7 @@ use vram_seal::{
     Expected, KeyRing, SealError, SealKey, SealParams, SegmentSize, Threads, image, open_record,
 };
 use vram_store::object_store::memory::InMemory;
-use vram_store::object_store::{ObjectStore, ObjectStoreExt as _};
+use vram_store::object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use vram_store::{
     LoadError, Part, Pull, Push, Pushed, SealedReader, Store, StoreError, StoreEvent, StoreOptions,
     Trusted, Wanted, image_key,
@@ -63,6 +63,13 @@ impl World {
     }
 }
 
+/// Puts bytes into a store, as somebody who can write it.
+pub(crate) fn put(world: &World, key: &str, bytes: Vec<u8>) {
+    let (objects, key) = (Arc::clone(&world.objects), key.into());
+    let put = async move { objects.put(&key, PutPayload::from(bytes)).await.unwrap() };
+    futures_util::FutureExt::now_or_never(put).unwrap();
+}
+
 pub(crate) fn key() -> SealKey {
     SealKey::from_bytes(&[7; 32])
 }
@@ -80,6 +87,7 @@ pub(crate) fn push(key: &SealKey, files: Vec<PathBuf>) -> Push<'_> {
         params: SealParams::new().with_segment(SegmentSize::from_log2(12).unwrap()),
         plaintext: false,
         created: "2026-11-26T11:40:00Z".into(),
+        mirrors: vec![],
     }
 }
 

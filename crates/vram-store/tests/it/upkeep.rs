@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use vram_store::object_store::{ObjectStoreExt as _, PutPayload};
 use vram_store::{
-    Part, Sample, Store, StoreOptions, VerifyMeans, image_key, manifest_key, parts_key,
+    ManifestError, Part, Sample, Store, StoreOptions, VerifyMeans, image_key, manifest_key,
+    parts_key,
 };
 
 use crate::liar::{Liar, Lie};
@@ -35,7 +36,7 @@ fn verify(store: &Store, means: VerifyMeans<'_>) -> vram_store::StoreVerdict {
 #[test]
 fn a_sound_store_is_found_sound_and_a_flipped_bit_is_named_with_and_without_the_key() {
     let world = world();
-    let keyed = VerifyMeans::Keys(&world.keys, b"");
+    let keyed = VerifyMeans::Keys(&world.keys, None);
     for means in [keyed, VerifyMeans::Keyless] {
         let verdict = verify(&world.store, means);
         assert!(verdict.is_sound(), "{verdict:?}");
@@ -93,7 +94,7 @@ fn only_what_no_manifest_names_and_is_old_enough_is_collected() {
     assert!(!dry.deleted);
     assert!(collect(Duration::ZERO, true).deleted);
     assert!(collect(Duration::ZERO, true).unnamed.is_empty());
-    assert!(verify(&world.store, VerifyMeans::Keys(&world.keys, b"")).is_sound());
+    assert!(verify(&world.store, VerifyMeans::Keys(&world.keys, None)).is_sound());
 }
 
 #[test]
@@ -111,4 +112,56 @@ fn a_place_is_tried_and_left_as_it_was() {
     let gone = folder.path().to_path_buf();
     std::fs::write(&gone, b"a file in its place").unwrap();
     assert!(Store::folder(gone).is_err());
+}
+
+/// One bad object is told, and the others are looked at as well.
+#[test]
+fn one_bad_object_ends_neither_a_listing_nor_a_verification() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let local = Store::folder(folder.path()).unwrap();
+    for revision in [7, 8] {
+        let files = vec![world.folder.path().join(if revision == 7 { "one" } else { "two" })];
+        let push = vram_store::Push { revision, ..push(&world.key, files) };
+        local.push(&push, &StoreOptions::new()).unwrap();
+    }
+    let listed = || local.list_manifests(None, &StoreOptions::new()).unwrap();
+    let all = listed();
+    let first = folder.path().join(&all[0].key);
+    let image = |at: usize| image_key(&all[at].manifest.as_ref().unwrap().shards[0].image);
+    let pipe = |path: &std::path::Path| {
+        std::fs::remove_file(path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    pipe(&folder.path().join(image(0)));
+    for means in [VerifyMeans::Keyless, VerifyMeans::Keys(&world.keys, None)] {
+        let verdict = verify(&local, means);
+        assert_eq!((verdict.manifests, verdict.findings.len()), (2, 1), "{verdict:?}");
+        assert_eq!(verdict.findings[0].key, image(0));
+    }
+    pipe(&first);
+    let again = listed();
+    assert_eq!(again.len(), 2);
+    assert!(matches!(again[0].manifest, Err(ManifestError::Unreadable { .. })), "{again:?}");
+    std::fs::remove_file(&first).unwrap();
+    std::fs::File::create(&first).unwrap().set_len(17 << 20).unwrap();
+    assert!(matches!(listed()[0].manifest, Err(ManifestError::TooLong { .. })));
+    let verdict = verify(&local, VerifyMeans::Keyless);
+    assert_eq!((verdict.manifests, verdict.findings.len()), (1, 1), "{verdict:?}");
+}
+
+/// Two tenants in one store: each is verified in its own context, or said to be of another one.
+#[test]
+fn images_of_several_contexts_are_verified_in_those_that_their_manifests_name() {
+    let world = world();
+    let tenant = push(&world.key, vec![world.file("three", 5000)]);
+    let tenant = vram_store::Push { revision: 8, context: b"tenant", ..tenant };
+    world.store.push(&tenant, &StoreOptions::new()).unwrap();
+    for (context, manifests, others) in
+        [(None, 2, 0), (Some(&b""[..]), 1, 1), (Some(b"tenant"), 1, 1), (Some(b"x"), 0, 2)]
+    {
+        let verdict = verify(&world.store, VerifyMeans::Keys(&world.keys, context));
+        assert!(verdict.is_sound(), "{verdict:?}");
+        assert_eq!((verdict.manifests, verdict.other_contexts), (manifests, others));
+    }
 }

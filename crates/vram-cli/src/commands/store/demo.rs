@@ -149,6 +149,7 @@ impl Demo<'_> {
             params: SealParams::new(),
             plaintext: false,
             created: created_at(SystemTime::now()),
+            mirrors: Vec::new(),
         };
         let telling = Telling::new("push");
         Ok(self.store(name)?.push(&push, &telling.options(self.token))?)

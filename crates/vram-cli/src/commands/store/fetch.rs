@@ -7,7 +7,7 @@ use serde::Serialize;
 use vram_residency::{ByteLen, KeyRing};
 use vram_store::VerifiedImage;
 
-use super::{Lied, Telling, believed, open, wanted, with_deadline};
+use super::{Lied, Telling, WrongManifest, believed, open, wanted, with_deadline};
 use crate::args::PullArgs;
 use crate::commands::image::check_context;
 use crate::commands::keys;
@@ -29,9 +29,10 @@ struct Report {
     image_len: u64,
     /// Images that were there already, and verified.
     present_count: u64,
-    /// Files that were wrong, and were fetched again.
+    /// Files in the cache that were wrong, and were fetched again.
     dropped_count: u64,
     lies: Vec<Lied>,
+    wrong_manifests: Vec<WrongManifest>,
     seconds: f64,
 }
 
@@ -86,6 +87,7 @@ pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> 
         present_count: told.present,
         dropped_count: told.dropped,
         lies: told.lies,
+        wrong_manifests: told.wrong_manifests,
         seconds: started.elapsed().as_secs_f64(),
     };
     for image in &report.images {

@@ -7,7 +7,9 @@ use vram_residency::{ByteLen, KeyRing, Limits, Protection, Verify, VramError};
 use vram_serve::{import_images, plan_of, request_for};
 use vram_store::{LoadError, ParseRevisionError, Revision, ShardEntry, Trusted};
 
-use super::{Lied, Telling, believed, copy_of, open, wanted as named, with_deadline};
+use super::{
+    Lied, Telling, WrongManifest, believed, copy_of, open, wanted as named, with_deadline,
+};
 use crate::args::{ExpectedMode, LoadArgs};
 use crate::commands::devices::Devices;
 use crate::commands::image::check_context;
@@ -35,6 +37,7 @@ struct Report {
     shards: Vec<Loaded>,
     content_len: u64,
     lies: Vec<Lied>,
+    wrong_manifests: Vec<WrongManifest>,
     load: Phase,
     verify: Phase,
     freed_len: u64,
@@ -108,6 +111,7 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
     let after = capacities(&manager)?;
     let total = shards.iter().map(|shard| shard.plaintext_len).fold(0, u64::saturating_add);
     let total = ByteLen::new(total);
+    let told = telling.take();
     let report = Report {
         store: sources.store().name().to_string(),
         model_id: what.model,
@@ -122,7 +126,8 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
         devices: devices.why,
         shards: placed,
         content_len: total.get(),
-        lies: telling.take().lies,
+        lies: told.lies,
+        wrong_manifests: told.wrong_manifests,
         load: Phase::of(total, loaded),
         verify: Phase::of(total, verified),
         freed_len,

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 use vram_model::{ModelOptions, ModelSet};
 use vram_residency::{ByteLen, Protection, SealParams};
-use vram_store::{Push, Pushed, Store, created_at};
+use vram_store::{Push, Pushed, Store, WrongManifest, created_at};
 
 use super::Telling;
 use crate::args::PushArgs;
@@ -32,7 +32,18 @@ struct Report<'a> {
     sent_count: u64,
     present_count: u64,
     sent_len: u64,
+    /// Manifests of this revision that were wrong in the store, and were written again.
+    mended_manifests: Vec<String>,
+    /// Those that are wrong still.
+    wrong_manifests: Vec<Wrong>,
     seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Wrong {
+    manifest: String,
+    key: String,
+    what: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,6 +71,8 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
         }
     }
     let token = interrupt::token()?;
+    let mirrors = args.mirrors.iter().map(|mirror| Store::open(mirror));
+    let mirrors = mirrors.collect::<Result<Vec<_>, _>>()?;
     let store = Store::open_or_create(&args.store)?;
     let params = if args.plaintext {
         SealParams::new().with_protection(Protection::Authenticated)
@@ -79,6 +92,7 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
         params,
         plaintext: args.plaintext,
         created: created_at(SystemTime::now()),
+        mirrors,
     };
     let telling = Telling::new("push");
     let started = Instant::now();
@@ -87,6 +101,12 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
     let report = Report::of(args, &files, &store, &pushed?, started.elapsed().as_secs_f64());
     report.print(output)?;
     output.json(&report)
+}
+
+impl Wrong {
+    fn of(wrong: &WrongManifest) -> Self {
+        Self { manifest: wrong.id.to_string(), key: wrong.key.clone(), what: wrong.why.to_string() }
+    }
 }
 
 impl<'a> Report<'a> {
@@ -115,6 +135,8 @@ impl<'a> Report<'a> {
             sent_count: pushed.sent,
             present_count: pushed.present,
             sent_len: pushed.sent_bytes,
+            mended_manifests: pushed.mended.iter().map(ToString::to_string).collect(),
+            wrong_manifests: pushed.wrong.iter().map(Wrong::of).collect(),
             seconds,
         }
     }
@@ -134,6 +156,15 @@ impl<'a> Report<'a> {
         ))?;
         if self.manifest_present {
             output.line("the manifest was there already")?;
+        }
+        for id in &self.mended_manifests {
+            output.line(format!("manifest {id} of this revision was wrong: written again"))?;
+        }
+        for wrong in &self.wrong_manifests {
+            output.line(format!(
+                "WRONG {}: {}; push again with a --mirror that has manifest {}, or delete this object",
+                wrong.key, wrong.what, wrong.manifest
+            ))?;
         }
         output.line(format!("manifest {}", self.manifest))?;
         output.line("give it to those who load, as --manifest: then no older one is accepted")

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use serde::Serialize;
 use vram_residency::{ByteLen, KeyRing};
-use vram_store::{Sample, Store, StoreVerdict, VerifyMeans};
+use vram_store::{ManifestError, Sample, Store, StoreVerdict, VerifyMeans};
 
 use super::Telling;
 use crate::args::VerifyStoreArgs;
@@ -43,10 +43,14 @@ pub(super) fn list(args: &ListArgs, output: &mut Output) -> Result<(), Failure> 
     let telling = Telling::new("list");
     let store = Store::open(&args.store)?;
     let listed = store.list_manifests(args.model_id.as_deref(), &telling.options(&token))?;
+    let mut bad = Bad::default();
     let entry = |listed: vram_store::Listed| {
         let (stated, wrong) = match listed.manifest {
             Ok(stated) => (Some(stated), None),
-            Err(why) => (None, Some(why.to_string())),
+            Err(why) => {
+                bad.note(&why);
+                (None, Some(why.to_string()))
+            }
         };
         Entry {
             key: listed.key,
@@ -64,9 +68,8 @@ pub(super) fn list(args: &ListArgs, output: &mut Output) -> Result<(), Failure> 
     let mut rows = Table::new(2, &["model", "manifest", "revision", "shards", "size", "created"]);
     for entry in &manifests {
         let text = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let model = entry.model_id.as_ref().or(entry.wrong.as_ref()).cloned();
         rows.row([
-            text(model),
+            text(entry.model_id.clone()),
             entry.manifest.clone(),
             entry.revision.to_string(),
             text(entry.shard_count.map(|count| count.to_string())),
@@ -75,8 +78,51 @@ pub(super) fn list(args: &ListArgs, output: &mut Output) -> Result<(), Failure> 
         ]);
     }
     output.write(&rows.render())?;
+    // A column would be as wide as the longest of these.
+    for (key, wrong) in manifests.iter().filter_map(|one| Some((&one.key, one.wrong.as_ref()?))) {
+        output.line(format!("WRONG {key}: {wrong}"))?;
+    }
     output.line("nothing of this is proven: `vram store verify` does that")?;
-    output.json(&Listing { store: store.name().to_string(), manifests })
+    let listing = Listing { store: store.name().to_string(), manifests };
+    let Some(failure) = bad.failure(&listing.store) else { return output.json(&listing) };
+    output.json_failed(&listing, &failure)?;
+    Err(failure)
+}
+
+/// Manifests of a listing that are not what their names say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bad {
+    wrong: u64,
+    unreadable: u64,
+}
+
+impl Bad {
+    fn note(&mut self, why: &ManifestError) {
+        let count = if why.is_wrong() { &mut self.wrong } else { &mut self.unreadable };
+        *count = count.saturating_add(1);
+    }
+
+    fn failure(self, store: &str) -> Option<Failure> {
+        match self {
+            Self { wrong: 0, unreadable: 0 } => None,
+            Self { wrong: 0, unreadable } => Some(
+                Failure::input(format!(
+                    "{store}: {} cannot be read",
+                    table::count(unreadable, "manifest")
+                ))
+                .code("store")
+                .hint("check the objects that are listed as WRONG, and their permissions"),
+            ),
+            Self { wrong, .. } => Some(
+                Failure::integrity(format!(
+                    "{store}: {} wrong in the store",
+                    table::count(wrong, "manifest")
+                ))
+                .code("store-altered")
+                .hint("push the revision again: that mends its manifest, or says what to do"),
+            ),
+        }
+    }
 }
 
 /// The result of `vram store check`.
@@ -140,6 +186,8 @@ struct VerifyReport {
     manifest_count: u64,
     /// Manifests of keys that were not given.
     other_key_count: u64,
+    /// Manifests of another context than the one that was given.
+    other_context_count: u64,
     image_count: u64,
     verified_len: u64,
     findings: Vec<Found>,
@@ -155,7 +203,7 @@ struct Found {
 pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), Failure> {
     check_context(args.context.as_deref())?;
     let keys = keys::load_if_named(&args.key)?.map(|given| KeyRing::new(given.key));
-    let context = args.context.as_deref().unwrap_or_default().as_bytes();
+    let context = args.context.as_deref().map(str::as_bytes);
     let means = match (&keys, args.keyless) {
         (Some(keys), _) => VerifyMeans::Keys(keys, context),
         (None, true) => VerifyMeans::Keyless,
@@ -175,7 +223,7 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
         output.line(format!("WRONG {}: {}", found.key, found.what))?;
     }
     output.line(format!(
-        "{}, {}, {} verified{}{}",
+        "{}, {}, {} verified{}{}{}",
         table::count(report.manifest_count, "manifest"),
         table::count(report.image_count, "image"),
         table::size(ByteLen::new(report.verified_len)),
@@ -184,12 +232,21 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
             0 => String::new(),
             count => format!("; {} of other keys not verified", table::count(count, "manifest")),
         },
+        match report.other_context_count {
+            0 => String::new(),
+            count => {
+                let count = table::count(count, "manifest");
+                format!("; {count} of another context not verified: leave out --context")
+            }
+        },
     ))?;
-    let asked_for = report.other_key_count > 0 || args.model_id.is_some();
+    let others = report.other_key_count > 0 || report.other_context_count > 0;
+    let asked_for = others || args.model_id.is_some();
     if report.manifest_count == 0 && report.sound && asked_for {
-        let failure = Failure::input("nothing was verified: no manifest is of this key and model")
-            .code("nothing-verified")
-            .hint("`vram store ls` lists what is there; give its key, or --keyless");
+        let failure =
+            Failure::input("nothing was verified: no manifest is of this key, model and context")
+                .code("nothing-verified")
+                .hint("`vram store ls` lists what is there; give its key, or --keyless");
         output.json_failed(&report, &failure)?;
         return Err(failure);
     }
@@ -220,6 +277,7 @@ impl VerifyReport {
             keyed,
             manifest_count: verdict.manifests,
             other_key_count: verdict.other_keys,
+            other_context_count: verdict.other_contexts,
             image_count: verdict.images,
             verified_len: verdict.bytes,
             findings: verdict.findings.iter().map(found).collect(),
