@@ -172,8 +172,14 @@ impl<'a> StoreOptions<'a> {
 
     /// Sets the time for the whole call, from now on.
     #[must_use]
-    pub fn deadline(mut self, within: Duration) -> Self {
-        self.deadline = Instant::now().checked_add(within).map(|at| (at, within));
+    pub fn deadline(self, within: Duration) -> Self {
+        self.deadline_since(Instant::now(), within)
+    }
+
+    /// Sets the time for several calls together, from the moment at which the first of them began.
+    #[must_use]
+    pub fn deadline_since(mut self, began: Instant, within: Duration) -> Self {
+        self.deadline = began.checked_add(within).map(|at| (at, within));
         self
     }
 

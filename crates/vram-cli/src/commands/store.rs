@@ -7,6 +7,7 @@ mod push;
 mod upkeep;
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use serde::Serialize;
 use vram_residency::{ByteLen, CancelToken, SealKey};
@@ -147,10 +148,14 @@ fn wanted<'a>(what: &'a Revision, from: &'a FromArgs) -> Wanted<'a> {
     Wanted { model: &what.model, revision: what.revision, pin: from.manifest.as_ref() }
 }
 
-/// Sets the deadline that the user gave.
-fn with_deadline<'a>(options: StoreOptions<'a>, from: &FromArgs) -> StoreOptions<'a> {
+/// Sets the deadline that the user gave, for all that was fetched since the command began.
+fn with_deadline<'a>(
+    options: StoreOptions<'a>,
+    from: &FromArgs,
+    began: Instant,
+) -> StoreOptions<'a> {
     match from.deadline {
-        Some(within) => options.deadline(within),
+        Some(within) => options.deadline_since(began, within),
         None => options,
     }
 }

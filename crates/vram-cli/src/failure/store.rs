@@ -83,3 +83,24 @@ fn no_room_on_disk(what: String) -> Failure {
         "free some of the disk, or set TMPDIR to one with room; then run it again: it goes on",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_room() {
+        for (kind, code) in [
+            (ErrorKind::StorageFull, Kind::NoRoom),
+            (ErrorKind::QuotaExceeded, Kind::NoRoom),
+            (ErrorKind::PermissionDenied, Kind::Input),
+        ] {
+            let path = Some("/store/v1".into());
+            let source = Arc::new(kind.into());
+            let error = StoreError::File(FileError::Io { action: "write", path, source });
+            assert_eq!(Failure::from(error).kind, code, "{kind}");
+        }
+    }
+}

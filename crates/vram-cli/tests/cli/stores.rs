@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::{Bench, flip};
+use crate::support::{Bench, flip, mode};
 
 const PUSH: &str = "push one two --model-id m --revision 1 --store store --key-file key";
 const PULL: &str = "pull m@1 --store store --key-file key -o out";
@@ -144,6 +144,98 @@ fn what_is_not_there_is_passed_over_and_what_was_not_looked_at_is_not_sound() {
     }
     let sampled = bench.run(words(&format!("{verify} --keyless --sample 1"))).expect_code(0);
     assert!(sampled.stdout.contains("sound in a sample of 1 %"), "{}", sampled.stdout);
+}
+
+/// The only manifest of a store.
+fn manifest_file(bench: &Bench, store: &str) -> PathBuf {
+    let manifest = |path: &PathBuf| path.extension().is_some_and(|it| it == "manifest");
+    objects(bench, store).into_iter().find(manifest).unwrap()
+}
+
+#[test]
+fn a_wrong_manifest_is_named_mended_or_said_to_stay() {
+    let bench = bench(5000);
+    let pin = manifest_of(&bench.run(words(PUSH)).expect_code(0).stdout);
+    let mirror = PUSH.replace("--store store", "--store mirror");
+    bench.run(words(&mirror)).expect_code(0);
+    fs::remove_dir_all(bench.path("mirror/v1/models")).unwrap();
+    let file = manifest_file(&bench, "store");
+    let copy = bench.path("mirror").join(file.strip_prefix(bench.path("store")).unwrap());
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::write(&copy, b"{}").unwrap();
+    // At a mirror: passed over, and named in words and as data.
+    let pinned = format!("{PULL} --mirror mirror --manifest {pin} --json");
+    let pulled = bench.run(words(&pinned)).expect_code(0);
+    assert!(
+        pulled.stderr.contains(&format!("mirror: manifest {pin} is wrong")),
+        "{}",
+        pulled.stderr
+    );
+    let told: serde_json::Value = serde_json::from_str(&pulled.stdout).unwrap();
+    assert_eq!(told["wrong_manifests"][0]["source"], "mirror", "{told}");
+
+    // In the store: listed with the others, mended by the next push.
+    let other = PUSH.replace("--revision 1", "--revision 2");
+    bench.run(words(&other)).expect_code(0);
+    let len = fs::read(&file).unwrap().len();
+    flip(&file, len / 2);
+    let listed = bench.run(["store", "ls", "store"]).expect_code(1);
+    assert!(listed.stdout.contains("WRONG v1/models/"), "{}", listed.stdout);
+    assert!(listed.stdout.contains(" 2 "), "{}", listed.stdout);
+    let again = bench.run(words(PUSH)).expect_code(0).stdout;
+    assert!(again.contains(&format!("manifest {pin} of this revision was wrong")), "{again}");
+    bench.run(words("store verify store --key-file key")).expect_code(0);
+
+    fs::write(&file, b"{}").unwrap();
+    // A push in the same second would make the same manifest.
+    std::thread::sleep(core::time::Duration::from_millis(1100));
+    let stays = bench.run(words(PUSH)).expect_code(0).stdout;
+    assert!(stays.contains("delete this object") && stays.contains("WRONG v1/models/"), "{stays}");
+    bench.run(words("store verify store --keyless")).expect_code(1);
+}
+
+#[test]
+fn a_pull_leaves_files_of_others_and_a_cache_is_no_store() {
+    let bench = bench(5000);
+    bench.run(words(PUSH)).expect_code(0);
+    fs::create_dir(bench.path("out")).unwrap();
+    let taken = bench.write("out/00001.vseal", b"of another model");
+    bench.run(words(PULL)).expect_error(2, &["out/00001.vseal is there", "move it away"]);
+    assert_eq!(fs::read(&taken).unwrap(), b"of another model");
+    assert!(!bench.path("out/00000.vseal").exists(), "nothing was fetched");
+
+    let load =
+        "load m@1 --store store --key-file key --device host:2MiB --cache-limit 1KiB --cache";
+    std::os::unix::fs::symlink("store", bench.path("link")).unwrap();
+    for cache in ["store", "link", "store/v1/cache"] {
+        let line = format!("{load} {cache}");
+        bench.run(words(&line)).expect_error(2, &["a folder of its own"]);
+    }
+    assert_eq!(images(&bench, "store").len(), 2);
+}
+
+/// Whatever the process allows, no other user writes there.
+#[test]
+fn folders_of_stores_and_caches_are_writable_by_their_owner_alone() {
+    let bench = bench(5000);
+    let vram = env!("CARGO_BIN_EXE_vram");
+    let load = "load m@1 --store store --key-file key --device host:2MiB --cache cache";
+    for line in [PUSH, PULL, load] {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("umask 0; exec '{vram}' {line}")]);
+        let ran = shell.current_dir(bench.path(".")).output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+    }
+    for (folder, expected) in [
+        ("store", 0o755),
+        ("store/v1", 0o755),
+        ("store/v1/images", 0o755),
+        ("out", 0o755),
+        ("cache", 0o700),
+        ("cache/v1/images", 0o700),
+    ] {
+        assert_eq!(mode(&bench.path(folder)) & 0o777, expected, "{folder}");
+    }
 }
 
 #[test]

@@ -159,9 +159,6 @@ impl ModelConfig {
     fn check_store(&self) -> Result<(), String> {
         let name = &self.name;
         if self.store.is_some() {
-            if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
-                return Err(format!("[[model]] {name:?}: deadline is more than no time"));
-            }
             if self.image.is_none() {
                 return Err(format!(
                     "[[model]] {name:?}: store needs image, such as image = \"llama-3-70b@7\""

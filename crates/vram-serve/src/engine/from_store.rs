@@ -53,8 +53,10 @@ impl Engine {
             self.tell_of(&config.name, event);
         };
         let options = || {
-            let left = stored.deadline.saturating_sub(began.elapsed());
-            StoreOptions::new().deadline(left).cancel(turn.cancel.clone()).on_event(on_event)
+            StoreOptions::new()
+                .deadline_since(began, stored.deadline)
+                .cancel(turn.cancel.clone())
+                .on_event(on_event)
         };
         let wanted = wanted(stored);
         let manifest = sources.manifest(&wanted, Some(keys), &options())?;
@@ -160,10 +162,7 @@ pub(crate) fn look(
     const PATIENCE: Duration = Duration::from_secs(20);
 
     let began = Instant::now();
-    let options = || {
-        let left = PATIENCE.saturating_sub(began.elapsed());
-        StoreOptions::new().deadline(left).cancel(CancelToken::new())
-    };
+    let options = || StoreOptions::new().deadline_since(began, PATIENCE).cancel(CancelToken::new());
     let sources = open(stored, None)?;
     if let Some(cache) = cache {
         sources.check_apart(&cache.folder)?;

@@ -34,7 +34,9 @@ pub(crate) fn made_again(
         let manifest = Manifest { created, ..pushed.clone() }.signed(code);
         (manifest.id() == *id).then_some(manifest)
     };
-    texts.flat_map(|text| near(text)).find_map(signed)
+    // That of the push itself, if it follows within the same second.
+    let now = core::iter::once(pushed.created.clone());
+    now.chain(texts.flat_map(near)).find_map(signed)
 }
 
 /// The times that differ from a text in at most one character.
@@ -81,6 +83,7 @@ mod tests {
         }
         assert_eq!(made_again(&later, &bytes[20..], &id, &code), Some(good.clone()), "cut");
         assert_eq!(made_again(&later, b"{}", &id, &code), None);
+        assert_eq!(made_again(&good, b"{}", &id, &code), Some(good.clone()), "in the same second");
         let other = Manifest { fleet: Some("other".into()), ..later };
         assert_eq!(made_again(&other, &bytes, &id, &code), None, "of other content");
     }

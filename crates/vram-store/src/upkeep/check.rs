@@ -69,7 +69,7 @@ impl Store {
         options.go_on()?;
         let len = u64::try_from(content.len()).unwrap_or(0);
         let found = self.len(&one, options);
-        let seen = found.as_ref().map_or_else(ToString::to_string, |len| format!("{len:?} bytes"));
+        let seen = length(&found);
         required("ask for its length", matches!(found, Ok(Some(found)) if found == len), seen);
         let read = self.object_range(&one, 100..300, len, options);
         let good = matches!(&read, Ok(Some(bytes)) if content.get(100..300) == Some(bytes));
@@ -81,7 +81,7 @@ impl Store {
             listed.map_or_else(|error| error.to_string(), |all| format!("{} listed", all.len()));
         required("list it after writing it", good, seen);
         let absent = self.len(&key("absent"), options);
-        let seen = format!("{absent:?}");
+        let seen = length(&absent);
         required("say that an object is not there", matches!(absent, Ok(None)), seen);
         let again: Vec<u8> = content.iter().rev().copied().collect();
         let (good, seen) = told(self.put(&one, again.clone(), options));
@@ -140,6 +140,14 @@ impl Store {
         let seen =
             format!("{winners} of {RACERS} creators of one name won; nothing here needs one");
         Ok(Trial { what: "create if absent", required: false, good: None, seen })
+    }
+}
+
+fn length(found: &Result<Option<u64>, StoreError>) -> String {
+    match found {
+        Ok(Some(len)) => format!("{len} bytes"),
+        Ok(None) => "it is not there".to_owned(),
+        Err(error) => error.to_string(),
     }
 }
 

@@ -78,6 +78,10 @@ fn one_deadline_and_one_token_end_the_whole_call() {
     let options = StoreOptions::new().deadline(Duration::from_millis(100));
     let pull = Pull::new(&manifest, &world.keys, b"", &never).options(options);
     assert!(matches!(refusal(load(&pull, 0)), StoreError::Deadline { .. }));
+    let options = StoreOptions::new().deadline_since(began, Duration::from_millis(100));
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).options(options);
+    let late = refusal(load(&pull, 0));
+    assert!(late.to_string().contains("within 100ms"), "the time that was given: {late}");
     let token = CancelToken::new();
     let options = StoreOptions::new().cancel(token.clone());
     let pull = Pull::new(&manifest, &world.keys, b"", &never).options(options);

@@ -105,6 +105,11 @@ fn a_place_is_tried_and_left_as_it_was() {
         let check = store.check(&StoreOptions::new()).unwrap();
         assert!(check.is_good(), "{check:?}");
         assert!(check.trials.len() >= 8, "{check:?}");
+        for trial in &check.trials {
+            let rust =
+                ["Some(", "None", "Ok(", "Err("].iter().any(|word| trial.seen.contains(word));
+            assert!(!rust, "{trial:?}");
+        }
     }
     let left = std::fs::read_dir(folder.path().join("v1/check")).unwrap().count();
     assert_eq!(left, 0);

@@ -61,10 +61,10 @@ pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> 
         }
     };
     let token = interrupt::token()?;
+    let started = Instant::now();
     let sources = open(&args.store, &args.from, &args.cache)?;
     let telling = Telling::new("pull");
-    let started = Instant::now();
-    let options = || with_deadline(telling.options(&token), &args.from);
+    let options = || with_deadline(telling.options(&token), &args.from, started);
     let manifest = sources.manifest(&wanted(&args.what, &args.from), keys.as_ref(), &options())?;
     let context = args.context.as_deref().unwrap_or_default().as_bytes();
     let pull = sources.pull(&manifest, keys.as_ref().map(|keys| (keys, context)), options());

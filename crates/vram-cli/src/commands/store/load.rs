@@ -62,9 +62,10 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
             .hint("give --key-file"));
     };
     let token = interrupt::token()?;
+    let began = Instant::now();
     let sources = open(store, &args.from, &args.cache)?;
     let telling = Telling::new("load");
-    let options = || with_deadline(telling.options(&token), &args.from);
+    let options = || with_deadline(telling.options(&token), &args.from, began);
     let keys = KeyRing::new(copy_of(&given.key)?);
     let manifest = sources.manifest(&named(&what, &args.from), Some(&keys), &options())?;
     let wanted = shards_of(args, &manifest)?;

@@ -201,7 +201,10 @@ const LINES: &[&str] = &[
     "VRAM store verify store",
     "VRAM store verify bad-store --keyless",
     "VRAM store verify store --keyless --sample 0",
+    "VRAM pull m@1 --store store --key-file key -o taken",
+    "VRAM pull m@1 --store store --key-file key --cache store",
     "VRAM store ls missing",
+    "VRAM store ls bad-manifest",
     "VRAM store gc bad-manifest",
     // For operators.
     "VRAM view missing -o view.html",
@@ -364,6 +367,8 @@ fn sets(bench: &Bench) {
 /// A good store, and some that are not.
 fn stores(bench: &Bench) {
     bench.write("junk", vec![b'j'; 5000]);
+    fs::create_dir(bench.path("taken")).unwrap();
+    bench.write("taken/00000.vseal", b"of another model");
     let push = "push content --model-id m --revision 1 --key-file key --store";
     for store in ["store", "bad-store", "no-images", "two", "bad-manifest"] {
         bench.run(push.split(' ').chain([store])).expect_code(0);
