@@ -94,8 +94,8 @@ pub(crate) fn copy_of_descriptor(_number: u32) -> io::Result<File> {
 #[must_use]
 #[cfg(target_os = "linux")]
 pub fn is_local(file: &File) -> bool {
-    /// ext, XFS, Btrfs, tmpfs, ramfs, overlay, ZFS, F2FS, bcachefs, JFS, ReiserFS, FAT, exFAT, NTFS,
-    /// SquashFS, EROFS, ISO 9660, hugetlbfs: as `statfs(2)` lists them.
+    // ext, XFS, Btrfs, tmpfs, ramfs, overlay, ZFS, F2FS, bcachefs, JFS, ReiserFS, FAT, exFAT, NTFS,
+    // SquashFS, EROFS, ISO 9660, hugetlbfs: as `statfs(2)` lists them.
     const LOCAL: [u32; 18] = [
         0xEF53,
         0x5846_5342,

@@ -176,11 +176,11 @@ impl Store {
     ) -> Result<Option<u64>, StoreError> {
         let action = || format!("look for {key}");
         if let Some(path) = self.path_of(key) {
-            let found = self.on_files(options, move || folder::len(&path))?;
+            let found = briefly(options, move || folder::len(&path))?;
             return found.map_err(|error| self.failed(action(), &error));
         }
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
-        let found = self.patient(options, async move { objects.head(&name).await })?;
+        let found = patient(options, async move { objects.head(&name).await })?;
         match found.map_err(|stalled| self.failed(action(), &stalled))? {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -231,34 +231,15 @@ impl Store {
     pub(crate) fn delete(&self, key: &str, options: &StoreOptions<'_>) -> Result<(), StoreError> {
         let action = || format!("delete {key}");
         if let Some(path) = self.path_of(key) {
-            let gone = self.on_files(options, move || folder::delete(&path))?;
+            let gone = briefly(options, move || folder::delete(&path))?;
             return gone.map_err(|error| self.failed(action(), &error));
         }
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
-        let gone = self.patient(options, async move { objects.delete(&name).await })?;
+        let gone = patient(options, async move { objects.delete(&name).await })?;
         match gone.map_err(|stalled| self.failed(action(), &stalled))? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed(action(), &error)),
         }
-    }
-
-    /// A short call on files of the store.
-    fn on_files<T: Send + 'static>(
-        &self,
-        options: &StoreOptions<'_>,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<io::Result<T>, StoreError> {
-        options.wait(on_files(Some(options.limits.stall), work))
-    }
-
-    /// A request that has one short answer. The inner error: none came in time.
-    fn patient<T: Send + 'static>(
-        &self,
-        options: &StoreOptions<'_>,
-        request: impl Future<Output = T> + Send + 'static,
-    ) -> Result<Result<T, String>, StoreError> {
-        let stall = options.limits.stall;
-        Ok(options.wait_within(stall, request)?.map_err(|_elapsed| stalled(stall)))
     }
 
     pub(crate) fn failed(&self, action: String, error: &dyn fmt::Display) -> StoreError {
@@ -270,6 +251,23 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.inner.name)
     }
+}
+
+/// A short call on files.
+fn briefly<T: Send + 'static>(
+    options: &StoreOptions<'_>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<io::Result<T>, StoreError> {
+    options.wait(on_files(Some(options.limits.stall), work))
+}
+
+/// A request that has one short answer. The inner error: none came in time.
+fn patient<T: Send + 'static>(
+    options: &StoreOptions<'_>,
+    request: impl Future<Output = T> + Send + 'static,
+) -> Result<Result<T, String>, StoreError> {
+    let stall = options.limits.stall;
+    Ok(options.wait_within(stall, request)?.map_err(|_elapsed| stalled(stall)))
 }
 
 /// What is said of a source that sends nothing.

@@ -80,9 +80,9 @@ pub(crate) fn fetch_file(
     let options = read.options;
     let failed = |action, path: &Path, error| StoreError::io(action, path, error);
     let folder = target.parent().unwrap_or(Path::new(".")).to_path_buf();
-    let (made, mode) = (folder.clone(), if wrong == Wrong::Replace { 0o700 } else { 0o755 });
+    let (at, mode) = (folder.clone(), if wrong == Wrong::Replace { 0o700 } else { 0o755 });
     options
-        .on_files(move || make_folder(&made, mode))?
+        .on_files(move || make_folder(&at, mode))?
         .map_err(|error| failed("make the folder", &folder, error))?;
     let (proof, start) = prove_start(read)?;
     let image = || VerifiedImage { path: target.to_path_buf(), shard: read.shard.clone() };
