@@ -5,6 +5,7 @@
 
 mod find;
 mod mend;
+mod passed;
 mod sources;
 mod time;
 mod trust;

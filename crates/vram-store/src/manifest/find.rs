@@ -6,7 +6,7 @@ use vram_seal::KeyRing;
 
 use crate::error::StoreError;
 use crate::fetch::{Answer, pause, read_range, read_whole};
-use crate::manifest::sources::passed_over;
+use crate::manifest::passed::passed_over;
 use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::{Named, manifest_key, model_folder, parse};

@@ -1,13 +1,11 @@
 //! Finding a manifest in a cache, in mirrors and in the store itself.
 
-use std::sync::Arc;
-
 use vram_seal::KeyRing;
 
-use super::{ManifestError, Trusted, Wanted};
+use super::passed::passed_over;
+use super::{Trusted, Wanted};
 use crate::error::StoreError;
-use crate::naming::id::ManifestId;
-use crate::options::{StoreEvent, StoreOptions};
+use crate::options::StoreOptions;
 use crate::pull::Cache;
 use crate::store::Store;
 
@@ -66,40 +64,5 @@ impl Store {
             cache.keep_manifest(&found);
         }
         Ok(found)
-    }
-}
-
-/// Tells why a source did not give a manifest, when another one does.
-pub(super) fn passed_over(
-    store: &Store,
-    id: &ManifestId,
-    error: &StoreError,
-    options: &StoreOptions<'_>,
-) {
-    let source = Arc::clone(store.name());
-    let event = match error {
-        StoreError::Manifest { source: why, .. } if why.is_wrong() => {
-            StoreEvent::ManifestRefused { source, manifest: *id, why: Arc::new((**why).clone()) }
-        }
-        StoreError::NotFound { .. } => {
-            StoreEvent::GaveUp { source, why: format!("manifest {id} is not there") }
-        }
-        StoreError::Manifest { source: why, .. } => {
-            StoreEvent::GaveUp { source, why: format!("manifest {id}: {why}") }
-        }
-        StoreError::Failed { action, why, .. } => {
-            StoreEvent::GaveUp { source, why: format!("{action}: {why}") }
-        }
-        other => StoreEvent::GaveUp { source, why: other.to_string() },
-    };
-    options.tell(&event);
-}
-
-impl ManifestError {
-    /// Returns true if the bytes are not those of a manifest of this name; false if the caller lacks the
-    /// key, gave another context, or the bytes could not be read.
-    #[must_use]
-    pub const fn is_wrong(&self) -> bool {
-        !matches!(self, Self::UnknownKey { .. } | Self::Context | Self::Unreadable { .. })
     }
 }
