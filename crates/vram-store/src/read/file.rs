@@ -117,7 +117,14 @@ pub(crate) fn fetch_file(
             continue;
         };
         let file = Arc::new(file);
-        check_room(read, &folder, &file)?;
+        if let Err(error) = check_room(read, &folder, &file) {
+            let at = partial.clone();
+            // What was made for this call alone is not left; what an earlier one fetched is.
+            let begun =
+                move || if file.metadata()?.len() == 0 { fs::remove_file(at) } else { Ok(()) };
+            let _stays_empty = options.on_files(begun);
+            return Err(error);
+        }
         fill(read, &proof, &start, &file, &partial, done)?;
         let (from, to) = (partial.clone(), target.to_path_buf());
         let named = options.on_files(move || {
