@@ -36,6 +36,7 @@ pub fn an_alteration_is_found_and_repaired_from(store: &Store) {
             params: SealParams::new().with_protection(protection).with_segment(SegmentSize::MIN),
             plaintext: protection == Protection::Authenticated,
             created: "2026-11-26T11:40:00Z".into(),
+            mirrors: vec![],
         };
         let pushed = store.push(&push, &StoreOptions::new()).expect("pushed");
         let wanted = Wanted { model: MODEL, revision, pin: Some(&pushed.id) };
