@@ -37,7 +37,8 @@ fn a_server_may_lie_in_any_way_and_no_wrong_byte_is_admitted() {
         (Lie::Stale(10), true, false),
         (Lie::Cut(2), true, false),
         (Lie::Cut(u64::MAX), false, false),
-        (Lie::Short, false, false),
+        // It says a length of its own as well.
+        (Lie::Short, false, true),
         (Lie::Elsewhere, false, true),
         (Lie::OtherTotal, false, true),
         (Lie::Status(503, 2), true, false),
