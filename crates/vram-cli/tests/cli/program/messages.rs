@@ -437,7 +437,7 @@ fn rows() -> String {
             let said = text(name).replace(&driver(), "DRIVER");
             let said =
                 tensor.map_or_else(|| said.clone(), |tensor| said.replace(tensor, "tensor NAME"));
-            steady(&said.replace(NOT_ASKED, LOST)).replace('|', "\\|").replace('\n', "\\n")
+            in_cell(&steady(&said.replace(NOT_ASKED, LOST)))
         };
         let row = format!(
             "| {} | {} | {} | {} |",
@@ -485,6 +485,16 @@ fn steady(text: &str) -> String {
         steady.push(character);
     }
     steady.trim_end().to_owned()
+}
+
+/// A text as the cell of a table. Outside of code, `<` would begin an element of HTML.
+fn in_cell(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    let escaped = parts.map(|(at, part)| match at % 2 {
+        0 => part.replace('<', "\\<"),
+        _ => part.to_owned(),
+    });
+    escaped.collect::<Vec<_>>().join("`").replace('|', "\\|").replace('\n', "\\n")
 }
 
 #[test]
