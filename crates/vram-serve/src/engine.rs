@@ -47,6 +47,8 @@ pub(crate) struct Engine {
     /// How many were, by device.
     evictions: Vec<AtomicU64>,
     scrubber: Mutex<Option<Scrubber>>,
+    /// Resets of devices that have ended. Rises under the lock of the slots.
+    resets: AtomicU64,
     /// What opens images of stores; `None` if no model has one.
     keys: Option<KeyRing>,
     cache: Option<CacheConfig>,
@@ -93,6 +95,7 @@ impl Engine {
             evicted: Mutex::default(),
             evictions: config.devices.iter().map(|_| AtomicU64::new(0)).collect(),
             scrubber: Mutex::new(scrubber),
+            resets: AtomicU64::new(0),
             keys,
             cache: config.cache.clone(),
             limits: limits.of_models(),
@@ -230,7 +233,8 @@ impl Engine {
     /// The configured models, in the order of the configuration.
     pub(crate) fn configured(&self) -> Vec<ModelConfig> {
         let slots = self.slots();
-        let mut configured: Vec<_> = slots.values().filter(|slot| slot.configured).collect();
+        let mut configured: Vec<_> =
+            slots.values().filter(|slot| slot.configured.is_some()).collect();
         configured.sort_by_key(|slot| slot.place);
         configured.into_iter().map(|slot| slot.config.clone()).collect()
     }

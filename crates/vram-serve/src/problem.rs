@@ -83,6 +83,17 @@ impl Problem {
             .retry_in(1)
     }
 
+    /// A reset took away what a call had just brought to its device.
+    pub(crate) fn reset_meanwhile(name: &str) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "reset-meanwhile",
+            format!("a device of model {name:?} was reset meanwhile, and its shards are gone"),
+            "load it again: POST /v1/models/NAME/load",
+        )
+        .retry_in(1)
+    }
+
     /// The server is being stopped.
     pub(crate) fn draining() -> Self {
         Self::new(

@@ -21,7 +21,6 @@ use vram_residency::{Device, KeySource, SealKey, create_key_file};
 use self::prepare::{Prepared, Ready, TokenFile};
 use crate::config::{Config, Listen};
 use crate::engine::Engine;
-use crate::engine::calls::LoadRequest;
 use crate::engine::sharing::still_open;
 use crate::http::{Counts, State, Stop, Token, begin_drain, force_drain, router};
 use crate::lane::Shared;
@@ -214,7 +213,7 @@ async fn all(
 async fn load_all(state: Arc<State>) {
     for model in state.engine.configured() {
         let (engine, name) = (Arc::clone(&state.engine), model.name.clone());
-        let load = move || engine.load(&model.name, &LoadRequest::default());
+        let load = move || engine.load_at_start(&model.name);
         match state.engine.heavy.run(LOAD_WAIT, load).await {
             Ok(()) => tracing::info!(model = %name, "loaded"),
             Err(problem) => {

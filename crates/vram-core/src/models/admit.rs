@@ -147,18 +147,28 @@ fn place_all_once(
     plan: &ModelPlan,
 ) -> Result<Vec<Placed>, VramError> {
     let gpus = choose(core, request.gpus)?;
-    // A model that is too large as a whole is refused before any piece is placed.
-    let whole = holders::shortfall_of(&gpus, Goal::Room(plan.footprint()));
-    // The last granule of a region may be short, which a plan does not account for.
-    let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
-    if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
-        return Err(VramError::InsufficientVram(Box::new(whole)));
-    }
+    fits_as_a_whole(&gpus, plan.footprint())?;
     let mut placed = Vec::new();
     for (index, piece) in plan.pieces().iter().enumerate() {
         placed.push(place_piece(core, request, index, piece, &gpus)?);
     }
     Ok(placed)
+}
+
+/// Refuses a model that is too large for these GPUs as a whole, before any piece is placed: the figures
+/// of one piece in the middle would say nothing.
+///
+/// # Errors
+///
+/// [`VramError::InsufficientVram`].
+pub(crate) fn fits_as_a_whole(gpus: &[Arc<Gpu>], footprint: ByteLen) -> Result<(), VramError> {
+    let whole = holders::shortfall_of(gpus, Goal::Room(footprint));
+    // The last granule of a region may be short, which a plan does not account for.
+    let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
+    if footprint > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
+        return Err(VramError::InsufficientVram(Box::new(whole)));
+    }
+    Ok(())
 }
 
 /// The GPUs to try for each piece, in this order.

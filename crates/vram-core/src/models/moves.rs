@@ -9,6 +9,7 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_files::CancelToken;
+use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::models::admit::{self, Leased};
@@ -26,7 +27,7 @@ use crate::parts::gpus::caught;
 use crate::resident::early_lease::EarlyLease;
 use crate::resident::{Verdict, Verify, lease, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
-use crate::shard::{Arrived, ParkedShard, SealedShard};
+use crate::shard::{Arrived, Entry, ParkedShard, SealedShard};
 
 /// The result of verifying a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +63,13 @@ pub fn migrate_model(
             entry.not_quarantined()?;
             let view = entry.view()?;
             if view.gpu.index != target.index {
-                leaving.push((&**entry, view, make_room::place_for(core, entry, &target)?));
+                leaving.push((&**entry, view));
             }
         }
-        let lens: Vec<_> = leaving.iter().map(|(entry, ..)| entry.plaintext_len).collect();
+        let lens: Vec<_> = leaving.iter().map(|(entry, _)| entry.plaintext_len).collect();
+        let spaces = place_all_for(core, entries, &lens, &target)?;
+        let leaving =
+            leaving.into_iter().zip(spaces).map(|((entry, view), space)| (entry, view, space));
         let moved = each_piece(core, &lens, leaving, options.cancel, |_, (entry, view, space)| {
             Ok((entry, migrate::copy_to(core, entry, &view, space)?))
         })?;
@@ -75,6 +79,26 @@ pub fn migrate_model(
             telling::tell(core, entries, EventKind::ModelMoved { to: target.index, shards, bytes });
         }
         Ok(core.handles_of(entries))
+    })
+}
+
+/// Finds a place for each of these shards of a model. Nothing is evicted for them; the refusal states
+/// what would help.
+fn place_all_for(
+    core: &Core,
+    entries: &[Arc<Entry>],
+    lens: &[ByteLen],
+    target: &Arc<Gpu>,
+) -> Result<Vec<Space>, VramError> {
+    let priority = entries.iter().map(|entry| entry.standing.claim.priority).min().unwrap_or(0);
+    let waking = entries.first().and_then(|entry| Some(entry.member()?.model.number));
+    let room = RoomMaking { waking, ..RoomMaking::none(priority) };
+    let gpus = core::slice::from_ref(target);
+    let goal = Goal::Pieces(lens);
+    make_room::with_room(core, gpus, goal, room, || {
+        admit::fits_as_a_whole(gpus, goal.needed(gpus))?;
+        let places = lens.iter().map(|len| Ok(target.place(*len)?));
+        places.collect()
     })
 }
 
@@ -97,7 +121,9 @@ fn wake_all(
         asker: first.map(|entry| (&entry.holder().model_id, entry.holder().owner.as_ref())),
         waking: first.and_then(|entry| Some(entry.member()?.model.number)),
     };
-    let spaces = make_room::with_room(core, &gpus, Goal::Pieces(&lens), room, || {
+    let goal = Goal::Pieces(&lens);
+    let spaces = make_room::with_room(core, &gpus, goal, room, || {
+        admit::fits_as_a_whole(&gpus, goal.needed(&gpus))?;
         let place = |len: &ByteLen| {
             let mut refusal = None;
             let space = gpus.iter().find_map(|gpu| {

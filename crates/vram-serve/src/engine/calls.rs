@@ -9,7 +9,8 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use vram_residency::model::{Limits, ModelOptions, ModelSet};
 use vram_residency::{
-    AdmitRequest, GpuChoice, ModelFiles, ModelFilesError, ModelHandle, Verify, WakeModelRequest,
+    AdmitRequest, FreedReceipt, GpuChoice, ModelFiles, ModelFilesError, ModelHandle, Verify,
+    WakeModelRequest,
 };
 
 use super::Engine;
@@ -19,7 +20,7 @@ use crate::feed::Own;
 use crate::lane::Awaited;
 use crate::problem::Problem;
 
-/// What a load asks for. A configured model needs none of it.
+/// What a load asks for. A configured model needs none of it: what it says holds for this load alone.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LoadRequest {
@@ -29,6 +30,15 @@ pub(crate) struct LoadRequest {
     pub(crate) pin: Option<bool>,
     pub(crate) priority: Option<u32>,
     pub(crate) protection: Option<ProtectionConfig>,
+}
+
+/// What a load begins with, before its request changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
+    /// The configuration, for a model that it names.
+    Configured,
+    /// What was loaded last.
+    Last,
 }
 
 /// What a verification asks for.
@@ -98,6 +108,31 @@ impl Engine {
         self.load_for(name, request, &Awaited::default())
     }
 
+    /// As [`load`](Self::load), of a configured model when the server starts: a reset of its device ends by
+    /// itself, and is waited for.
+    pub(crate) fn load_at_start(&self, name: &str) -> Result<(), Problem> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+
+        let began = Instant::now();
+        loop {
+            let loaded = self.load(name, &LoadRequest::default());
+            let reset = |problem: &Problem| {
+                matches!(&*problem.code, "gpu-in-use" | "reset-meanwhile")
+                    && began.elapsed() < PATIENCE
+                    && !self.is_draining()
+            };
+            if !loaded.as_ref().is_err_and(reset) {
+                return loaded;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// As [`load`](Self::load), of what was loaded last, also where a call had named it.
+    pub(super) fn load_again_as(&self, name: &str, request: &LoadRequest) -> Result<(), Problem> {
+        self.load_as(name, request, Base::Last, &Awaited::default())
+    }
+
     /// As [`load`](Self::load), for a caller that may give up: what was loaded for it is freed then.
     pub(crate) fn load_for(
         &self,
@@ -105,8 +140,18 @@ impl Engine {
         request: &LoadRequest,
         awaited: &Awaited,
     ) -> Result<(), Problem> {
+        self.load_as(name, request, Base::Configured, awaited)
+    }
+
+    fn load_as(
+        &self,
+        name: &str,
+        request: &LoadRequest,
+        base: Base,
+        awaited: &Awaited,
+    ) -> Result<(), Problem> {
         self.check_open()?;
-        let config = self.config_for(name, request)?;
+        let config = self.config_for(name, request, base)?;
         let turn = self.turn(name, "loading")?;
         if !matches!(turn.before(), State::Absent) {
             return Err(super::slot::not_absent(name, turn.before()));
@@ -134,8 +179,7 @@ impl Engine {
             Ok((model, origin)) => {
                 turn.note(None);
                 turn.came_from(origin);
-                turn.end(State::Resident(model));
-                Ok(())
+                turn.end_resident(model)
             }
             Err(problem) => {
                 let (code, message) = (&*problem.code, &*problem.message);
@@ -162,7 +206,12 @@ impl Engine {
     }
 
     /// The configuration of a model that is to be loaded. A name that is not known yet gets a slot.
-    fn config_for(&self, name: &str, request: &LoadRequest) -> Result<ModelConfig, Problem> {
+    fn config_for(
+        &self,
+        name: &str,
+        request: &LoadRequest,
+        base: Base,
+    ) -> Result<ModelConfig, Problem> {
         let mut slots = self.slots();
         let LoadRequest { path, files, gpu, pin, priority, protection } = request.clone();
         let named = path.is_some() || !files.is_empty();
@@ -172,7 +221,12 @@ impl Engine {
         }
         let known = slots.get(name);
         let mut config = match known {
-            Some(slot) => slot.config.clone(),
+            // What a call named is loaded for that call, and never stands in the way of the
+            // configuration.
+            Some(slot) => match (&slot.configured, base) {
+                (Some(configured), Base::Configured) => configured.clone(),
+                _ => slot.config.clone(),
+            },
             None if named => ModelConfig { name: name.to_owned(), ..ModelConfig::default() },
             None => return Err(Problem::no_such_model(name)),
         };
@@ -249,10 +303,7 @@ impl Engine {
         let gpus = request.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
         let parked = turn.take_parked()?;
         match self.manager.wake_model_with(parked, WakeModelRequest::new(gpus).evicts(true)) {
-            Ok(model) => {
-                turn.end(State::Resident(model));
-                Ok(())
-            }
+            Ok(model) => turn.end_resident(model),
             Err(failed) => {
                 let (parked, error) = failed.into_parts();
                 turn.end(State::Parked(parked));
@@ -271,8 +322,7 @@ impl Engine {
             None => self.manager.migrate_model(model, gpu),
         };
         let moved = moved.map_err(|error| self.told_of(name, &error))?;
-        turn.end(State::Resident(moved));
-        Ok(())
+        turn.end_resident(moved)
     }
 
     /// Pins a model, or unpins it.
@@ -320,7 +370,9 @@ impl Engine {
                 };
                 let receipts = receipts.map_err(|error| self.told_of(name, &error))?;
                 freed.shards = receipts.len();
-                freed.wiped = receipts.iter().all(|receipt| receipt.wiped);
+                // Of a tensor without bytes there is nothing to wipe.
+                let is_wiped = |one: &FreedReceipt| one.wiped || one.bytes.is_zero();
+                freed.wiped = receipts.iter().all(is_wiped);
                 freed.bytes =
                     receipts.iter().fold(0, |sum, receipt| sum.saturating_add(receipt.bytes.get()));
             }

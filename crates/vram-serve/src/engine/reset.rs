@@ -1,5 +1,6 @@
 //! Resets a device, and loads again what lay there: the files are at hand.
 
+use core::sync::atomic::Ordering;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,7 @@ impl Engine {
         let options = if request.force { options.force() } else { options };
         let report = self.manager.reset_gpu(gpu, options).map_err(|error| self.told(&error))?;
         let lost = report.lost.len();
+        turns.append(&mut self.came_meanwhile(gpu));
         let (loaded, changed, failed) = (Vec::new(), Vec::new(), Vec::new());
         let mut done = ResetDone { gpu, lost, loaded, changed, failed };
         // Nothing is parked by it: a server makes no copies of what is resident.
@@ -110,11 +112,32 @@ impl Engine {
         resident.filter(|(_, model)| model.shards().any(|one| one.gpu_index == gpu)).collect()
     }
 
+    /// The models that came to a device while it was reset. Calls that bring one there now look
+    /// themselves whether it is still there when they end: the count tells them to.
+    fn came_meanwhile(&self, gpu: u32) -> Vec<(Turn<'_>, String, ModelHandle)> {
+        let slots = self.slots();
+        self.resets.fetch_add(1, Ordering::SeqCst);
+        drop(slots);
+        let there = self.models_on(gpu).into_iter();
+        there
+            .filter_map(|(name, model)| Some((self.turn(&name, "resetting").ok()?, name, model)))
+            .collect()
+    }
+
+    /// Whether shards of a model are gone. What is left of it is freed.
+    pub(super) fn is_gone(&self, model: &ModelHandle) -> bool {
+        let gone = matches!(self.manager.refresh_model(model), Err(VramError::ShardFreed { .. }));
+        if gone && let Err(error) = self.manager.free_model(model) {
+            tracing::warn!(model = %model.model_id, %error, "the rest of a lost model is not freed");
+        }
+        gone
+    }
+
     /// Brings one model back after a reset, to where it lay.
     fn settle(&self, turn: Turn<'_>, name: &str, model: &ModelHandle) -> Result<Settled, Problem> {
         match self.manager.refresh_model(model) {
             Ok(fresh) => {
-                turn.end(State::Resident(fresh));
+                turn.end_resident(fresh)?;
                 return Ok(Settled::Whole);
             }
             Err(VramError::ShardFreed { .. }) => {}
@@ -139,7 +162,7 @@ impl Engine {
         let place = gpus.first().copied().filter(|_| gpus.len() == 1);
         let wanted = self.slots().get(name).and_then(|slot| slot.config.gpu);
         let there = LoadRequest { gpu: place, ..LoadRequest::default() };
-        let mut loaded = self.load(name, &there);
+        let mut loaded = self.load_again_as(name, &there);
         // A request names a place for this load alone.
         let put_back = || {
             if let Some(slot) = self.slots().get_mut(name) {
@@ -148,7 +171,7 @@ impl Engine {
         };
         put_back();
         if place != wanted && loaded.as_ref().is_err_and(|problem| problem.status == NO_ROOM) {
-            loaded = self.load(name, &LoadRequest::default());
+            loaded = self.load_again_as(name, &LoadRequest::default());
         }
         loaded
     }

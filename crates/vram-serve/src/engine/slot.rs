@@ -15,9 +15,10 @@ use crate::problem::Problem;
 /// A model that the server knows by name.
 #[derive(Debug)]
 pub(super) struct Slot {
+    /// As it was loaded last, or is to be loaded.
     pub(super) config: ModelConfig,
-    /// Whether the configuration names it; if not, it goes when it is freed.
-    pub(super) configured: bool,
+    /// What the configuration says of it, if it names it; if not, it goes when it is freed.
+    pub(super) configured: Option<ModelConfig>,
     /// Its place in the configuration, by which the models are loaded.
     pub(super) place: usize,
     pub(super) state: State,
@@ -93,15 +94,15 @@ impl State {
 }
 
 impl Slot {
-    pub(super) const fn configured(place: usize, config: ModelConfig) -> Self {
-        Self::new(config, true, place)
+    pub(super) fn configured(place: usize, config: ModelConfig) -> Self {
+        Self::new(config.clone(), Some(config), place)
     }
 
     pub(super) const fn asked_for(config: ModelConfig) -> Self {
-        Self::new(config, false, 0)
+        Self::new(config, None, 0)
     }
 
-    const fn new(config: ModelConfig, configured: bool, place: usize) -> Self {
+    const fn new(config: ModelConfig, configured: Option<ModelConfig>, place: usize) -> Self {
         let (failure, failed_at) = (None, None);
         Self { config, configured, place, state: State::Absent, failure, failed_at, origin: None }
     }
@@ -126,6 +127,9 @@ pub(super) struct Turn<'e> {
     engine: &'e Engine,
     name: String,
     before: Option<State>,
+    /// How many resets had ended when the turn began.
+    resets: u64,
+    ended: bool,
     pub(super) cancel: CancelToken,
     pub(super) progress: Arc<LoadProgress>,
 }
@@ -148,7 +152,16 @@ impl Engine {
         let progress = Arc::<LoadProgress>::default();
         let busy = State::Busy { doing, cancel: cancel.clone(), progress: Arc::clone(&progress) };
         let before = Some(core::mem::replace(&mut slot.state, busy));
-        Ok(Turn { engine: self, name: name.to_owned(), before, cancel, progress })
+        let resets = self.resets.load(Ordering::SeqCst);
+        Ok(Turn {
+            engine: self,
+            name: name.to_owned(),
+            before,
+            resets,
+            ended: false,
+            cancel,
+            progress,
+        })
     }
 
     /// The handle of a model that is resident.
@@ -234,12 +247,51 @@ impl Turn<'_> {
         self.before = Some(state);
     }
 
+    /// Ends the turn: the model lies on its devices.
+    ///
+    /// # Errors
+    ///
+    /// 503 if a reset of one of them took it away meanwhile.
+    pub(super) fn end_resident(mut self, model: ModelHandle) -> Result<(), Problem> {
+        self.before = Some(State::Resident(model));
+        self.put_back().map_or(Ok(()), Err)
+    }
+
+    /// Gives the slot its state. A model that a reset took away meanwhile is nowhere: says why.
+    fn put_back(&mut self) -> Option<Problem> {
+        self.ended = true;
+        let mut state = self.before.take().unwrap_or(State::Absent);
+        let mut gone = None;
+        loop {
+            let resets = self.engine.resets.load(Ordering::SeqCst);
+            if resets != self.resets
+                && let State::Resident(model) = &state
+                && self.engine.is_gone(model)
+            {
+                gone = Some(Problem::reset_meanwhile(&self.name));
+                state = State::Absent;
+            }
+            let mut slots = self.engine.slots();
+            // A reset that ends from now on finds the model in its slot.
+            if self.engine.resets.load(Ordering::SeqCst) == resets {
+                if let Some(slot) = slots.get_mut(&self.name) {
+                    slot.state = state;
+                    if gone.is_some() {
+                        slot.failure.clone_from(&gone);
+                        slot.failed_at = Some(Instant::now());
+                    }
+                }
+                return gone;
+            }
+        }
+    }
+
     /// Ends the turn: the model is gone, and if the configuration does not name it, its name too.
     pub(super) fn forget(self) {
         let (engine, name) = (self.engine, self.name.clone());
         self.end(State::Absent);
         let mut slots = engine.slots();
-        if slots.get(&name).is_some_and(|slot| !slot.configured && absent(&slot.state)) {
+        if slots.get(&name).is_some_and(|slot| slot.configured.is_none() && absent(&slot.state)) {
             slots.remove(&name);
         }
     }
@@ -272,7 +324,8 @@ impl Engine {
     /// mistypes must not stay for ever. The last [`FAILED_MAX`] are kept, so that their reason can be read.
     pub(super) fn forget_failed(&self) {
         let mut slots = self.slots();
-        let gone = slots.iter().filter(|(_, slot)| !slot.configured && absent(&slot.state));
+        let gone =
+            slots.iter().filter(|(_, slot)| slot.configured.is_none() && absent(&slot.state));
         let mut gone: Vec<_> = gone.map(|(name, slot)| (slot.failed_at, name.clone())).collect();
         // The oldest first.
         gone.sort();
@@ -293,9 +346,8 @@ const fn absent(state: &State) -> bool {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let state = self.before.take().unwrap_or(State::Absent);
-        if let Some(slot) = self.engine.slots().get_mut(&self.name) {
-            slot.state = state;
+        if !self.ended {
+            let _gone = self.put_back();
         }
     }
 }

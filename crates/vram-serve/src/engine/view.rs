@@ -97,7 +97,7 @@ impl Engine {
             let report = by_name.get(name.as_str()).copied();
             let mut view = ModelView {
                 name: name.clone(),
-                configured: slot.configured,
+                configured: slot.configured.is_some(),
                 state: slot.state.name(),
                 gpus: Vec::new(),
                 shards: 0,

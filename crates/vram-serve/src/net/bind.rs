@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -23,13 +23,24 @@ pub(crate) enum Bound {
 
 /// The file of a Unix socket, which goes with its server.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and number of the file.
+    is: (u64, u64),
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already.
-        let _ = fs::remove_file(&self.0);
+        // It may be gone already, and another server may have put its own there since.
+        if identity(&self.path).is_ok_and(|is| is == self.is) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 /// Why an address cannot be listened on.
@@ -44,7 +55,7 @@ impl Bound {
     /// The address, with the port that the system chose for port 0.
     pub(crate) fn address(&self) -> Listen {
         match self {
-            Self::Unix(file, _) => Listen::Unix(file.0.clone()),
+            Self::Unix(file, _) => Listen::Unix(file.path.clone()),
             Self::Tcp(_, address) => Listen::Tcp(*address),
         }
     }
@@ -129,10 +140,10 @@ fn unix(path: &Path) -> io::Result<Bound> {
     let fresh = fresh(path);
     let _ = fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh)?;
-    let mut file = SocketFile(fresh.clone());
+    let mut file = SocketFile { path: fresh.clone(), is: identity(&fresh)? };
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
     fs::rename(&fresh, path)?;
-    file.0 = path.to_path_buf();
+    file.path = path.to_path_buf();
     Ok(Bound::Unix(file, listener))
 }
 

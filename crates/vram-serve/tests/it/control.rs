@@ -248,3 +248,58 @@ fn a_lost_device_is_an_incident_of_its_own_models_alone() {
     assert_eq!(rig.post("/v1/models/b/verify", "").expect(200).json()["sound"], true);
     rig.get("/readyz?model=b").expect(200);
 }
+
+/// A typed path must not take away a model that the configuration names.
+#[test]
+fn files_that_a_call_names_hold_for_that_load_alone() {
+    let rig = Rig::three();
+    let call = |call: &str, body: &str| rig.post(&format!("/v1/models/a/{call}"), body);
+    call("free", "").expect(200);
+    assert_eq!(call("load", "{\"path\":\"/nowhere\"}").status, 422);
+    call("load", "").expect(200);
+    call("free", "").expect(200);
+    let other = format!("{{\"path\":\"{}\"}}", rig.path("b.safetensors").display());
+    call("load", &other).expect(200);
+    // Here the files of the call are what a reset brings back.
+    let done = rig.post("/v1/gpus/0/reset", "{\"force\":true}").expect(200).json();
+    assert_eq!(
+        (&done["changed"], &done["failed"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+    call("free", "").expect(200);
+    call("load", "").expect(200);
+    call("repair", "").expect(200);
+    rig.get("/readyz").expect(200);
+}
+
+#[test]
+fn a_tensor_without_bytes_is_no_reason_to_say_that_a_model_was_not_wiped() {
+    let rig = Rig::three();
+    let header = r#"{"e":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"u":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
+    let mut bytes = u64::try_from(header.len()).unwrap().to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend_from_slice(b"abcd");
+    fs::write(rig.path("e.safetensors"), bytes).unwrap();
+    let body = format!("{{\"path\":\"{}\"}}", rig.path("e.safetensors").display());
+    rig.post("/v1/models/e/load", &body).expect(200);
+    assert_eq!(rig.post("/v1/models/e/free", "").expect(200).json()["wiped"], true);
+}
+
+/// The figures are those of the model, not of one of its tensors.
+#[test]
+fn a_move_that_finds_no_room_says_what_the_whole_model_needs() {
+    let rig = Rig::three();
+    let body = format!("{{\"path\":\"{}\",\"gpu\":1}}", rig.path("b.safetensors").display());
+    let mut count = 0;
+    while rig.post(&format!("/v1/models/m{count}/load"), &body).status == 200 {
+        count += 1;
+        assert!(count < 20);
+    }
+    let needs = rig.model("a")["bytes"].as_f64().unwrap() / f64::from(1 << 20);
+    let refused = rig.post("/v1/models/a/migrate", "{\"gpu\":1}");
+    assert_eq!(refused.status, 507, "{refused:?}");
+    let message = refused.json()["message"].as_str().unwrap().to_owned();
+    let said = message.split("no room for ").nth(1).and_then(|rest| rest.split_once(" MiB"));
+    let said: f64 = said.unwrap().0.parse().unwrap();
+    assert!(said > needs - 0.1, "{needs}: {message}");
+}

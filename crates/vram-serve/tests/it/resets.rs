@@ -98,3 +98,37 @@ fn a_reset_keeps_the_place_that_a_call_chose_and_says_which_content_is_another_o
     let done = reset();
     assert_eq!((&done["changed"], &done["failed"]), (&json!(["b"]), &json!([])), "{done}");
 }
+
+/// Each way in which a model can come to a device beside a reset of it.
+#[test]
+fn a_model_that_comes_to_a_device_while_it_is_reset_is_there_or_nowhere() {
+    let rig = Rig::three();
+    let calls: [(&str, &str, [&str; 2]); 3] = [
+        ("free", "load", ["{}", "{\"gpu\":0}"]),
+        ("park", "wake", ["{}", "{\"gpu\":0}"]),
+        ("migrate", "migrate", ["{\"gpu\":1}", "{\"gpu\":0}"]),
+    ];
+    for (away, back, [away_to, to]) in calls.into_iter().cycle().take(18) {
+        let call = |call: &str, body: &str| rig.post(&format!("/v1/models/a/{call}"), body);
+        call(away, away_to);
+        std::thread::scope(|scope| {
+            scope.spawn(|| call(back, to));
+            scope.spawn(|| rig.post("/v1/gpus/0/reset", "{\"force\":true}"));
+        });
+        let model = rig.model("a");
+        match model["state"].as_str().unwrap() {
+            "resident" => {
+                assert!(model["shards"].as_u64() > Some(0), "{back}: {model}");
+                assert_eq!(call("verify", "").expect(200).json()["sound"], true);
+            }
+            "parked" => drop(call("wake", "").expect(200)),
+            state => {
+                assert_eq!(state, "absent", "{back}: {model}");
+                assert!(!model["failure"].is_null(), "it is not said why: {model}");
+                rig.get("/readyz?model=a").expect(503);
+                call("load", "").expect(200);
+            }
+        }
+    }
+    rig.wait_ready();
+}
