@@ -86,6 +86,8 @@ impl fmt::Display for Part {
 pub struct Lie {
     /// The source.
     pub source: Arc<str>,
+    /// The model whose manifest names the image.
+    pub model: Arc<str>,
     /// The image.
     pub image: ImageId,
     /// What is wrong.
@@ -96,6 +98,16 @@ impl fmt::Display for Lie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: image {}: {}", self.source, short(self.image.as_bytes()), self.part)
     }
+}
+
+/// What has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Room {
+    /// The limit of a cache.
+    Limit,
+    /// The disk.
+    Disk,
 }
 
 /// Why one source did not give an image.
@@ -225,6 +237,8 @@ pub enum StoreError {
     /// The cache folder, or the disk under the target, has no room.
     #[error("{} has room for {room}, and {needed} are needed", folder.display())]
     NoRoom {
+        /// What has no room.
+        of: Room,
         /// The folder.
         folder: PathBuf,
         /// Bytes that were needed.

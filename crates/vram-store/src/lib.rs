@@ -16,7 +16,7 @@ mod read;
 mod store;
 mod upkeep;
 
-pub use error::{Cause, Lie, Part, StoreError};
+pub use error::{Cause, Lie, Part, Room, StoreError};
 pub use manifest::{
     MANIFEST_LEN_MAX, Manifest, ManifestError, SHARDS_MAX, ShardEntry, SourceInfo, Trusted,
     Unproven, Wanted, created_at,

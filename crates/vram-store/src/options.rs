@@ -201,7 +201,9 @@ impl<'a> StoreOptions<'a> {
     pub(crate) fn tell(&self, event: &StoreEvent) {
         match event {
             StoreEvent::SourceLied(lie) => {
-                tracing::warn!(source = %lie.source, part = %lie.part, "a source lied");
+                let image = crate::manifest::short(lie.image.as_bytes());
+                let (model, part) = (&lie.model, &lie.part);
+                tracing::warn!(source = %lie.source, %model, %image, %part, "a source lied");
             }
             StoreEvent::ManifestRefused { source, manifest, why } => {
                 tracing::warn!(source = %source, manifest = %manifest, "wrong manifest: {why}");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use vram_seal::KeyRing;
 
 pub use cache::Cache;
+pub(crate) use cache::is_cache;
 
 use crate::error::{Part, StoreError};
 use crate::fetch::CallSource;
@@ -139,7 +140,7 @@ impl<'a> Pull<'a> {
             let read = self.read(shard, &self.sources);
             let mut done = |len, from: &str| self.advance(len, from);
             let image = fetch_file(&read, &target, Wrong::Keep, &mut done);
-            self.forget_wrong(&read);
+            forget_wrong(self.cache, &read);
             images.push(image?);
         }
         Ok(images)
@@ -174,32 +175,36 @@ impl<'a> Pull<'a> {
         let shards: Vec<_> = self.manifest.shards().iter().collect();
         self.begin(&shards);
         self.room_for(cache, &shards)?;
-        // The cache itself is the target, which verifies what lies there.
-        let others = self.sources.get(1..).unwrap_or_default();
         let mut images = Vec::new();
         for shard in shards {
             let target = cache.path_of(&shard.image);
-            let read = self.read(shard, others);
+            // The cache is the target, and a source as well: what it has needs no other one.
+            let read = self.read(shard, &self.sources);
             let mut done = |len, from: &str| self.advance(len, from);
             let image = fetch_file(&read, &target, Wrong::Replace, &mut done)?;
             cache.touch(&shard.image);
             images.push(image);
         }
+        cache.hold_limit(&self.named());
         Ok(images)
+    }
+
+    /// The images that the manifest names.
+    fn named(&self) -> BTreeSet<ImageId> {
+        self.manifest.shards().iter().map(|one| one.image).collect()
     }
 
     /// Makes room in the cache for those of these images that it lacks.
     fn room_for(&self, cache: &Cache, shards: &[&ShardEntry]) -> Result<(), StoreError> {
         // Room is made by removing.
         Cache::check_apart(cache.folder(), self.sources.iter().filter_map(CallSource::other))?;
-        let keep: BTreeSet<ImageId> = self.manifest.shards().iter().map(|one| one.image).collect();
         let absent: BTreeSet<(ImageId, u64)> = shards
             .iter()
             .map(|shard| (shard.image, shard.image_len))
             .filter(|(image, len)| !cache.may_have(image, *len))
             .collect();
         let needed = absent.iter().fold(0_u64, |sum, (_, len)| sum.saturating_add(*len));
-        cache.make_room(needed, &keep)
+        cache.make_room(needed, &self.named())
     }
 
     /// Verifies every byte of a shard's image without keeping it.
@@ -211,7 +216,9 @@ impl<'a> Pull<'a> {
         let shard = self.shard(index)?;
         self.begin(&[shard]);
         let read = self.read(shard, &self.sources);
-        verify_only(&read, &mut |len, from| self.advance(len, from))
+        let verified = verify_only(&read, &|_all| true, &mut |len, from| self.advance(len, from));
+        forget_wrong(self.cache, &read);
+        verified
     }
 
     /// The content of a shard at any position, as a source: `VramManager::repair_from` mends a resident
@@ -222,7 +229,7 @@ impl<'a> Pull<'a> {
     /// [`StoreError`] if no source has the image's record and table.
     pub fn content(&self, index: u64) -> Result<StoreContent<'_, 'a>, StoreError> {
         let shard = self.shard(index)?;
-        StoreContent::open(self.read(shard, &self.sources))
+        StoreContent::open(self.read(shard, &self.sources), self.cache)
     }
 
     /// Admits a shard by an importer that verifies every segment, such as
@@ -251,7 +258,7 @@ impl<'a> Pull<'a> {
         let mut by_file = true;
         loop {
             let head = read.head()?;
-            self.forget_wrong(&read);
+            forget_wrong(self.cache, &read);
             let segment_len = head.opener.layout().segment_size().bytes().get();
             let copy = self.copy_for(shard, &read);
             let mut reader = SealedReader::new(&read, head, copy, by_file);
@@ -263,7 +270,9 @@ impl<'a> Pull<'a> {
                     self.advance(reader.given(), &from);
                     if let Some(copy) = reader.take_copy() {
                         // The importer has verified what the copy holds.
-                        let _not_cached = copy.publish();
+                        if let (Ok(()), Some(cache)) = (copy.publish(), self.cache) {
+                            cache.hold_limit(&self.named());
+                        }
                     } else if let Some(cache) = self.cache {
                         cache.touch(&shard.image);
                     }
@@ -283,7 +292,7 @@ impl<'a> Pull<'a> {
                         (Some(Failure::Final(error)), _) => return Err(error.into()),
                         (None, Some(((source, past_caches), part))) => {
                             read.sources.lied(source, past_caches, part, &self.options);
-                            self.forget_wrong(&read);
+                            forget_wrong(self.cache, &read);
                         }
                         (None, None) => return Err(LoadError::Admit(error)),
                     }
@@ -311,21 +320,21 @@ impl<'a> Pull<'a> {
         cache.begin(&shard.image)
     }
 
-    /// Removes the file of the cache that was found wrong.
-    fn forget_wrong(&self, read: &ImageRead<'_, '_>) {
-        let image = read.shard.image;
-        if let Some(cache) = self.cache
-            && read.sources.has_lied(0)
-            && cache.remove(&image)
-        {
-            self.options.tell(&StoreEvent::Dropped { image, path: cache.path_of(&image) });
-        }
-    }
-
     fn shard(&self, index: u64) -> Result<&'a ShardEntry, StoreError> {
         let at = usize::try_from(index).ok();
         at.and_then(|at| self.manifest.shards().get(at))
             .ok_or_else(|| StoreError::config(format!("the manifest has no shard {index}")))
+    }
+}
+
+/// Removes the file of the cache, the first source, that was found wrong.
+pub(crate) fn forget_wrong(cache: Option<&Cache>, read: &ImageRead<'_, '_>) {
+    let image = read.shard.image;
+    if let Some(cache) = cache
+        && read.sources.has_lied(0)
+        && cache.remove(&image)
+    {
+        read.options.tell(&StoreEvent::Dropped { image, path: cache.path_of(&image) });
     }
 }
 

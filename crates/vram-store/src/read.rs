@@ -58,7 +58,8 @@ impl<'a, 'o> ImageRead<'a, 'o> {
         all: &[CallSource],
         options: &'a StoreOptions<'o>,
     ) -> Self {
-        let sources = Sources::new(shard.image, &image_key(&shard.image), all, options);
+        let (model, key) = (&manifest.manifest().model, image_key(&shard.image));
+        let sources = Sources::new(model, shard.image, &key, all, options);
         Self { manifest, shard, means, options, sources }
     }
 

@@ -19,9 +19,10 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use crate::error::StoreError;
 use crate::options::{StoreOptions, on_files, within};
+use crate::pull::is_cache;
 
 pub(crate) use address::redact;
-pub(crate) use folder::{is_absent, make_folder, overlap};
+pub(crate) use folder::{is_absent, is_there, make_folder, overlap};
 
 /// How long the file system may take to find a folder, when it is opened as a store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,14 +79,22 @@ impl Store {
     pub fn open_or_create(address: &str) -> Result<Self, StoreError> {
         if let Some(folder) = address::folder(address) {
             let folder = PathBuf::from(folder);
-            within(PATIENCE, move || make_folder(&folder, 0o755))
-                .map_err(|error| address::refused(address, error))?;
+            let begin = move || {
+                make_folder(&folder, 0o755)?;
+                Ok(is_cache(&folder))
+            };
+            let cache = within(PATIENCE, begin);
+            if cache.map_err(|error| address::refused(address, error))? {
+                let why =
+                    "it is a cache, of which images are removed; a store is a folder of its own";
+                return Err(address::refused(address, why));
+            }
         }
         Self::open(address)
     }
 
-    /// As [`open`](Self::open); a folder that is not there is a store that has nothing, as a server that
-    /// cannot be reached is one that answers nothing.
+    /// As [`open`](Self::open); a folder that is not there, such as a share that is not mounted, is a store
+    /// that answers nothing until it is there.
     ///
     /// # Errors
     ///
@@ -93,9 +102,14 @@ impl Store {
     pub fn open_or_absent(address: &str) -> Result<Self, StoreError> {
         if let Some(folder) = address::folder(address) {
             let folder = PathBuf::from(folder);
-            let there = within(PATIENCE, move || folder.try_exists());
-            if !there.map_err(|error| address::refused(address, error))? {
-                return Ok(Self::over(address, Arc::new(InMemory::new())));
+            let name = folder.display().to_string();
+            let find = move || Ok((folder.try_exists()?, std::path::absolute(folder)?));
+            let found = within(PATIENCE, find);
+            let (there, folder) = found.map_err(|error| address::refused(address, error))?;
+            if !there {
+                // Calls on a folder are calls on its files.
+                let none = Arc::new(InMemory::new());
+                return Ok(Self::new(&name, none, None, "", Some(folder)));
             }
         }
         Self::open(address)
@@ -176,7 +190,12 @@ impl Store {
     ) -> Result<Option<u64>, StoreError> {
         let action = || format!("look for {key}");
         if let Some(path) = self.path_of(key) {
-            let found = briefly(options, move || folder::len(&path))?;
+            let root = self.path_of("").unwrap_or_default();
+            let find = move || match folder::len(&path)? {
+                None => is_there(&root).map(|()| None),
+                found => Ok(found),
+            };
+            let found = briefly(options, find)?;
             return found.map_err(|error| self.failed(action(), &error));
         }
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
@@ -198,7 +217,11 @@ impl Store {
         let mut found = if let Some(root) = self.path_of("") {
             let prefix = prefix.to_owned();
             // As many calls on files as there are objects: the deadline alone ends them.
-            let list = options.on_files(move || folder::list(&root, &prefix))?;
+            let list = move || {
+                is_there(&root)?;
+                folder::list(&root, &prefix)
+            };
+            let list = options.on_files(list)?;
             list.map_err(|error| self.failed(action(), &error))?
         } else {
             let (objects, name) = (Arc::clone(self.objects(false)), self.key(prefix));

@@ -19,7 +19,7 @@ use vram_files::regular_file;
 
 use super::Body;
 use crate::options::{Limits, on_files};
-use crate::store::{Store, is_absent, redact, stalled};
+use crate::store::{Store, is_absent, is_there, redact, stalled};
 
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -130,7 +130,14 @@ async fn get(
     len_max: u64,
 ) -> Result<(u64, Body), Stopped> {
     if let Some(path) = store.path_of(key) {
-        return get_file(path, range, stall, len_max).await.map_err(Stopped::Broken);
+        let mut read = get_file(path, range, stall, len_max).await;
+        if let (Err(Answer::Absent), Some(root)) = (&read, store.path_of("")) {
+            // Another try finds no folder sooner: a share that is not mounted.
+            if let Err(gone) = on_files(Some(stall), move || is_there(&root)).await {
+                read = Err(Answer::Refused(gone.to_string()));
+            }
+        }
+        return read.map_err(Stopped::Broken);
     }
     let failed = |_elapsed| Stopped::Broken(Answer::Failed(stalled(stall)));
     let whole = range.is_none();

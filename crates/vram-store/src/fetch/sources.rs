@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::range::pause;
 use super::{Answer, Body, read_range};
 use crate::error::{Cause, Lie, Part};
+use crate::manifest::short;
 use crate::naming::id::ImageId;
 use crate::options::{Limits, StoreEvent, StoreOptions};
 use crate::store::Store;
 
 /// The sources of one image.
 pub(crate) struct Sources {
+    model: Arc<str>,
     image: ImageId,
     list: Vec<State>,
     limits: Limits,
@@ -32,6 +34,8 @@ struct State {
     past_caches: AtomicBool,
     /// Shared by all images of a call: a source that lied is out for all of them.
     lied: Arc<AtomicBool>,
+    /// Shared by all images of a call: that a source lacks images is told once.
+    lacks: Arc<AtomicBool>,
 }
 
 /// A range that arrived, from the source of this number.
@@ -50,11 +54,12 @@ pub(crate) struct CallSource {
     /// Whether it is the caller's cache folder, where one wrong file says nothing about others.
     cache: bool,
     lied: Arc<AtomicBool>,
+    lacks: Arc<AtomicBool>,
 }
 
 impl CallSource {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, cache: false, lied: Arc::new(AtomicBool::new(false)) }
+        Self { store, cache: false, lied: Arc::default(), lacks: Arc::default() }
     }
 
     pub(crate) fn cache(store: Store) -> Self {
@@ -69,6 +74,7 @@ impl CallSource {
 
 impl Sources {
     pub(crate) fn new(
+        model: &str,
         image: ImageId,
         key: &str,
         sources: &[CallSource],
@@ -81,8 +87,10 @@ impl Sources {
             out: AtomicBool::new(source.lied.load(Ordering::Relaxed)),
             past_caches: AtomicBool::new(false),
             lied: if source.cache { Arc::default() } else { Arc::clone(&source.lied) },
+            lacks: Arc::clone(&source.lacks),
         };
         Arc::new(Self {
+            model: Arc::from(model),
             image,
             list: sources.iter().map(state).collect(),
             limits: options.limits,
@@ -124,12 +132,17 @@ impl Sources {
             let why = format!("{part}; asked once more, past caches");
             return options.tell(&StoreEvent::Retried { source: self.name(source), why });
         }
-        let lie = Lie { source: self.name(source), image: self.image, part };
+        let lie = self.lie(source, part);
         state.lied.store(true, Ordering::Relaxed);
         if !state.out.swap(true, Ordering::Relaxed) {
             self.note(Cause::Lied(lie.clone()));
             options.tell(&StoreEvent::SourceLied(lie));
         }
+    }
+
+    fn lie(&self, source: usize, part: Part) -> Lie {
+        let model = Arc::clone(&self.model);
+        Lie { source: self.name(source), model, image: self.image, part }
     }
 
     /// Whether a source is asked past its caches.
@@ -145,13 +158,18 @@ impl Sources {
     /// Leaves a source out for this image.
     pub(crate) fn give_up(&self, source: usize, cause: Cause) {
         let Some(state) = self.list.get(source) else { return };
-        let expected = state.cache && matches!(cause, Cause::Absent { .. });
+        let absent = matches!(cause, Cause::Absent { .. });
+        let expected = absent && (state.cache || state.lacks.swap(true, Ordering::Relaxed));
         if !state.out.swap(true, Ordering::Relaxed) && !expected {
             let event = match &cause {
                 Cause::Lied(lie) => StoreEvent::SourceLied(lie.clone()),
                 Cause::Absent { source } => StoreEvent::GaveUp {
                     source: Arc::clone(source),
-                    why: "it is not there".to_owned(),
+                    why: format!(
+                        "image {} is not there, and perhaps others of {}",
+                        short(self.image.as_bytes()),
+                        self.model
+                    ),
                 },
                 Cause::Failed { source, why } => {
                     StoreEvent::GaveUp { source: Arc::clone(source), why: why.clone() }
@@ -222,7 +240,7 @@ impl Sources {
                 Answer::Length { expected, found } => {
                     if state.past_caches.swap(true, Ordering::Relaxed) && past_caches {
                         let part = Part::Length { expected, found };
-                        let lie = Lie { source: name(), image: self.image, part };
+                        let lie = self.lie(source, part);
                         state.lied.store(true, Ordering::Relaxed);
                         break Cause::Lied(lie);
                     }

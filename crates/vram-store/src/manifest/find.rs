@@ -7,10 +7,12 @@ use vram_seal::KeyRing;
 use crate::error::StoreError;
 use crate::fetch::{Answer, pause, read_range, read_whole};
 use crate::manifest::passed::passed_over;
+use crate::manifest::sources::first_of;
 use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::{Named, manifest_key, model_folder, parse};
 use crate::options::StoreOptions;
+use crate::pull::Cache;
 use crate::store::Store;
 
 /// What a caller asks for.
@@ -44,13 +46,29 @@ impl Store {
             let read = self.unproven(wanted, pin, options)?;
             return read.prove(keys, Some(pin)).map_err(|why| self.refused(pin, why));
         }
+        self.listed_manifest(None, &[], wanted, keys, options)
+    }
+
+    /// Finds the manifest of a revision without a pin: this store's listing alone says which there are, and
+    /// the bytes of each may come from the cache or a mirror. So no source brings back one that the store
+    /// does not name.
+    pub(super) fn listed_manifest(
+        &self,
+        cache: Option<&Cache>,
+        mirrors: &[Self],
+        wanted: &Wanted<'_>,
+        keys: &KeyRing,
+        options: &StoreOptions<'_>,
+    ) -> Result<Trusted, StoreError> {
         let mut good: Vec<Trusted> = Vec::new();
         let mut faults = Vec::new();
         for id in self.manifests_of(wanted.model, wanted.revision, options)? {
-            let read = self.unproven(wanted, &id, options);
-            let proven =
-                read.and_then(|read| read.prove(keys, None).map_err(|why| self.refused(&id, why)));
-            match proven {
+            let proven = |store: &Self| {
+                let read = store.unproven(wanted, &id, options)?;
+                read.prove(keys, None).map_err(|why| store.refused(&id, why))
+            };
+            let elsewhere = first_of(cache, mirrors, &id, options, proven);
+            match elsewhere.map_or_else(|| proven(self), |found| found.map(|(found, _)| found)) {
                 Ok(trusted) => good.push(trusted),
                 Err(error @ (StoreError::Deadline { .. } | StoreError::Cancelled)) => {
                     return Err(error);

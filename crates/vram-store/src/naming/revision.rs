@@ -32,7 +32,10 @@ impl FromStr for Revision {
     fn from_str(text: &str) -> Result<Self, ParseRevisionError> {
         let wrong = || ParseRevisionError { text: text.to_owned() };
         let (model, revision) = text.rsplit_once('@').ok_or_else(wrong)?;
-        let revision = revision.parse().map_err(|_not_a_number| wrong())?;
+        let number: u64 = revision.parse().map_err(|_not_a_number| wrong())?;
+        // One spelling: `+7` and `07` may be typing errors of another number.
+        let revision = Some(number).filter(|number| number.to_string() == revision);
+        let revision = revision.ok_or_else(wrong)?;
         if model.is_empty() { Err(wrong()) } else { Ok(Self { model: model.to_owned(), revision }) }
     }
 }
@@ -51,7 +54,8 @@ mod tests {
     fn a_revision_is_the_number_after_the_last_at() {
         let read = |text: &str| text.parse::<Revision>();
         assert_eq!(read("a@b@7"), Ok(Revision { model: "a@b".into(), revision: 7 }));
-        for wrong in ["", "m", "m@", "@7", "m@x", "m@-1"] {
+        assert_eq!(read("m@0"), Ok(Revision { model: "m".into(), revision: 0 }));
+        for wrong in ["", "m", "m@", "@7", "m@x", "m@-1", "m@+7", "m@07", "m@00", "m@ 7"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -10,18 +10,27 @@ use vram_alloc::ByteLen;
 use vram_files::{Inputs, Overwrite, WholeFile, folder};
 use vram_seal::KeyRing;
 
-use crate::error::StoreError;
+use crate::error::{Room, StoreError};
 use crate::manifest::{Trusted, Wanted};
 use crate::naming::id::ImageId;
 use crate::naming::layout::{IMAGES, Named, image_key, manifest_key, parse};
 use crate::options::{StoreOptions, within};
-use crate::store::{PATIENCE, Store, make_folder, overlap};
+use crate::store::{PATIENCE, Store, is_absent, make_folder, overlap};
 
 /// The most manifests of one model that a cache keeps.
 const MANIFESTS_MAX: usize = 16;
 
+/// The file that marks a folder as a cache: what is in no such folder, no cache removes.
+const MARK: &str = ".vram-cache";
+const MARK_TEXT: &[u8] =
+    b"This folder is a cache of vram: images in it are removed when room is needed.\n";
+
 /// A bounded folder of images, laid out as a store. What is in it is verified whenever it is used, and
 /// removed if it is wrong. The images that were not used for the longest time go first.
+///
+/// Calls that run at the same time each make room for their own images. So the folder may hold more than
+/// its limit while they run; each one removes what is too much when it has kept an image, and after the
+/// last one the limit holds.
 #[derive(Clone, Debug)]
 pub struct Cache {
     store: Store,
@@ -29,6 +38,18 @@ pub struct Cache {
     /// The folder as the caller named it.
     named: PathBuf,
     limit: u64,
+    /// Whether it is changed: not by a look at what a call would find.
+    writes: bool,
+}
+
+/// What a folder is that is named as a cache.
+enum Found {
+    /// There is none.
+    Nothing,
+    Empty,
+    Cache,
+    /// It has this, and no mark.
+    Another(String),
 }
 
 /// An image in the cache.
@@ -67,20 +88,50 @@ impl Cache {
         Ok(())
     }
 
-    /// Opens a cache folder of at most `limit` bytes, and makes it if there is none.
+    /// Opens a cache folder of at most `limit` bytes, and makes it if there is none. A folder that is not
+    /// empty is a cache if it has the mark of one, the file `.vram-cache`.
     ///
     /// # Errors
     ///
+    /// [`StoreError::Config`] for a folder with other things in it, such as a store; [`StoreError::File`],
     /// [`StoreError::Address`].
     pub fn open(path: impl AsRef<Path>, limit: ByteLen) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        let named = path.to_path_buf();
-        let made = named.clone();
-        within(PATIENCE, move || make_folder(&made, 0o700))
-            .map_err(|error| StoreError::io("make the cache", path, error))?;
+        if let Found::Nothing | Found::Empty = usable(path)? {
+            let made = path.to_path_buf();
+            let make = move || {
+                make_folder(&made, 0o700)?;
+                match File::create_new(made.join(MARK)) {
+                    Ok(mut mark) => mark.write_all(MARK_TEXT),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    Err(error) => Err(error),
+                }
+            };
+            within(PATIENCE, make)
+                .map_err(|error| StoreError::io("make the cache", path, error))?;
+        }
+        Self::at(path, limit, true)
+    }
+
+    /// Opens a cache as it is, to look at what a call would find: nothing is made, kept or removed. `None`
+    /// if there is none yet, and [`open`](Self::open) would make one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn look(path: impl AsRef<Path>, limit: ByteLen) -> Result<Option<Self>, StoreError> {
+        let path = path.as_ref();
+        match usable(path)? {
+            Found::Cache => Self::at(path, limit, false).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn at(path: &Path, limit: ByteLen, writes: bool) -> Result<Self, StoreError> {
         let folder =
             fs::canonicalize(path).map_err(|e| StoreError::io("open the cache", path, e))?;
-        Ok(Self { store: Store::folder(path)?, folder, named, limit: limit.get() })
+        let named = path.to_path_buf();
+        Ok(Self { store: Store::folder(path)?, folder, named, limit: limit.get(), writes })
     }
 
     /// Bytes of all images in the cache.
@@ -110,7 +161,7 @@ impl Cache {
     }
 
     pub(crate) fn remove(&self, image: &ImageId) -> bool {
-        fs::remove_file(self.path_of(image)).is_ok()
+        self.writes && fs::remove_file(self.path_of(image)).is_ok()
     }
 
     /// Whether a file of the right length is there. It may still be wrong.
@@ -145,12 +196,24 @@ impl Cache {
         let room = self.limit.saturating_sub(used).min(free);
         if needed > room {
             let (needed, room) = (ByteLen::new(needed), ByteLen::new(room));
-            return Err(StoreError::NoRoom { folder: self.named.clone(), needed, room });
+            let of = if room.get() < free { Room::Limit } else { Room::Disk };
+            return Err(StoreError::NoRoom { folder: self.named.clone(), needed, room, of });
         }
         for path in leave {
-            fs::remove_file(path).map_err(|error| StoreError::io("remove", path, error))?;
+            match fs::remove_file(path) {
+                // Another call made room at the same time.
+                Err(error) if is_absent(&error) => {}
+                other => other.map_err(|error| StoreError::io("remove", path, error))?,
+            }
         }
         Ok(())
+    }
+
+    /// Removes what is too much, after calls at the same time have each kept their own images.
+    pub(crate) fn hold_limit(&self, keep: &BTreeSet<ImageId>) {
+        if let Err(error) = self.make_room(0, keep) {
+            tracing::warn!("the cache may hold more than its limit: {error}");
+        }
     }
 
     /// Begins a file that becomes an image of the cache when it is published.
@@ -181,6 +244,9 @@ impl Cache {
     /// Keeps a manifest beside the images, so that its model can be loaded while the store cannot be
     /// reached. Of each model the last 16 are kept. A failure costs a later load its speed alone.
     pub fn keep_manifest(&self, manifest: &Trusted) {
+        if !self.writes {
+            return;
+        }
         let stated = manifest.manifest();
         let key = manifest_key(&stated.model, stated.revision, manifest.id());
         let path = self.folder.join(key);
@@ -215,6 +281,49 @@ impl Cache {
         }
         entries
     }
+}
+
+/// What a folder is; refused if it is anything but a cache, or a place for one.
+fn usable(path: &Path) -> Result<Found, StoreError> {
+    let folder = path.to_path_buf();
+    let found = within(PATIENCE, move || look_at(&folder))
+        .map_err(|error| StoreError::io("open the cache", path, error))?;
+    match found {
+        Found::Another(name) => Err(StoreError::config(format!(
+            "{} is no cache: it has {name}, and not the mark {MARK}; a cache removes what it has no room \
+             for: give it a folder of its own, which is empty or not there",
+            path.display()
+        ))),
+        found => Ok(found),
+    }
+}
+
+fn look_at(folder: &Path) -> io::Result<Found> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        other => other?,
+    };
+    if is_cache(folder) {
+        return Ok(Found::Cache);
+    }
+    let mut other = None;
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // A cache with a file system of its own.
+        if name != "lost+found" {
+            other = Some(name);
+        }
+    }
+    // One that was made meanwhile by another call.
+    if is_cache(folder) {
+        return Ok(Found::Cache);
+    }
+    Ok(other.map_or(Found::Empty, Found::Another))
+}
+
+/// Whether a folder has the mark of a cache.
+pub(crate) fn is_cache(folder: &Path) -> bool {
+    fs::symlink_metadata(folder.join(MARK)).is_ok_and(|mark| mark.is_file())
 }
 
 /// Removes all but the last manifests of a folder.
@@ -264,6 +373,35 @@ mod tests {
         assert!(there(0) && there(2), "a refusal removes nothing");
         cache.make_room(200, &keep).unwrap();
         assert!(there(0) && !there(2));
+        // Two calls at the same time have each kept their own.
+        for id in &ids {
+            fs::write(cache.path_of(id), [0; 200]).unwrap();
+        }
+        cache.hold_limit(&keep);
+        assert!(cache.may_have(&ids[0], 200) && cache.used().get() <= 300);
         assert!(cache.remove(&ids[0]) && !there(0));
+    }
+
+    #[test]
+    fn what_has_not_the_mark_of_a_cache_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let open = |name: &str| Cache::open(at(name), ByteLen::new(1));
+        fs::create_dir_all(at("other/v1/images")).unwrap();
+        fs::create_dir_all(at("disk/lost+found")).unwrap();
+        fs::create_dir(at("empty")).unwrap();
+        for name in ["new/deep", "empty", "disk"] {
+            assert!(Cache::look(at(name), ByteLen::new(1)).unwrap().is_none(), "{name}");
+            open(name).unwrap();
+            open(name).unwrap();
+            assert!(Cache::look(at(name), ByteLen::new(1)).unwrap().is_some(), "{name}");
+        }
+        let refused = open("other").unwrap_err();
+        assert!(matches!(&refused, StoreError::Config { what } if what.contains("it has v1")));
+        assert!(Cache::look(at("other"), ByteLen::new(1)).is_err());
+        assert_eq!(fs::read_dir(at("other")).unwrap().count(), 1, "nothing was written");
+        // And nobody pushes to where images are removed.
+        let pushed_to = Store::open_or_create(at("empty").to_str().unwrap());
+        assert!(pushed_to.unwrap_err().to_string().contains("it is a cache"));
     }
 }

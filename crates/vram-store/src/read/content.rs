@@ -11,18 +11,25 @@ use zeroize::Zeroizing;
 use super::{ImageRead, Proof};
 use crate::error::StoreError;
 use crate::fetch::Step;
+use crate::pull::{Cache, forget_wrong};
 
 /// The plaintext of an image as a [`Source`]: every byte that it returns was opened under the key, at
 /// the segment where it belongs. Sources that lie are named and left out.
 pub struct StoreContent<'a, 'o> {
     read: ImageRead<'a, 'o>,
+    cache: Option<&'a Cache>,
     proof: Proof,
 }
 
 impl<'a, 'o> StoreContent<'a, 'o> {
-    pub(crate) fn open(read: ImageRead<'a, 'o>) -> Result<Self, StoreError> {
-        let proof = Proof::keyed(read.head()?)?.0;
-        Ok(Self { read, proof })
+    pub(crate) fn open(
+        read: ImageRead<'a, 'o>,
+        cache: Option<&'a Cache>,
+    ) -> Result<Self, StoreError> {
+        let head = read.head();
+        forget_wrong(cache, &read);
+        let proof = Proof::keyed(head?)?.0;
+        Ok(Self { read, cache, proof })
     }
 
     fn fill(&self, offset: u64, target: &mut [u8]) -> Result<(), StoreError> {
@@ -48,7 +55,9 @@ impl<'a, 'o> StoreContent<'a, 'o> {
             let fetch = async move { sources.fetch(asked, image_len).await };
             let fetched = self.read.options.wait(fetch)?;
             self.read.sources.tell(self.read.options);
-            let proven = self.read.prove(&self.proof, &step, fetched)?;
+            let proven = self.read.prove(&self.proof, &step, fetched);
+            forget_wrong(self.cache, &self.read);
+            let proven = proven?;
             let mut bytes = Zeroizing::new(proven.bytes.into_vec());
             let mut sealed = &mut bytes[..];
             for segment in at..end {

@@ -11,9 +11,10 @@ use vram_alloc::ByteLen;
 use vram_files::{folder, regular_file};
 
 use super::{ImageRead, Means, Proof};
-use crate::error::{Part, StoreError};
-use crate::fetch::read_file;
+use crate::error::{Part, Room, StoreError};
+use crate::fetch::{Window, read_file};
 use crate::manifest::ShardEntry;
+use crate::naming::parts::Parts;
 use crate::options::StoreEvent;
 use crate::store::{is_absent, make_folder};
 
@@ -47,18 +48,25 @@ impl VerifiedImage {
     }
 }
 
-/// Proves an image without keeping it. `done` is called with the bytes of each proven range.
+/// Proves an image without keeping it, or those of its ranges that are drawn by their numbers, from 0.
+/// `done` is called with the bytes of each proven range.
 pub(crate) fn verify_only(
     read: &ImageRead<'_, '_>,
+    drawn: &dyn Fn(u64) -> bool,
     done: &mut dyn FnMut(u64, &str),
 ) -> Result<(), StoreError> {
     let proof = prove_start(read)?.0;
-    let mut window = read.window(&proof, 0);
+    let all = || (0_u64..).zip(proof.steps(0, read.options));
+    let steps: Vec<_> = all().filter(|(at, _)| drawn(*at)).map(|(_, step)| step).collect();
+    let whole = steps.len() == all().count();
+    let (sources, len) = (Arc::clone(&read.sources), read.shard.image_len);
+    let mut window = Window::new(sources, len, steps.into_iter(), read.options);
     while let Some((step, fetched)) = window.next(read.options)? {
         let good = read.prove(&proof, &step, fetched)?;
         done(step.range.end.saturating_sub(step.range.start), &read.sources.name(good.source));
     }
-    finish(read, &proof)
+    // What only the whole shows.
+    if whole { finish(read, &proof) } else { Ok(()) }
 }
 
 /// What becomes of a file that lies under the name of an image, and is not that image.
@@ -84,7 +92,17 @@ pub(crate) fn fetch_file(
     options
         .on_files(move || make_folder(&at, mode))?
         .map_err(|error| failed("make the folder", &folder, error))?;
-    let (proof, start) = prove_start(read)?;
+    let (proof, start) = match prove_start(read) {
+        Ok(start) => start,
+        // A cache has no digests of parts. A whole file proves itself: its digest is its name.
+        Err(StoreError::NoSource { .. }) if wrong == Wrong::Replace && is_whole(read, target)? => {
+            let place = target.display().to_string().into();
+            options.tell(&StoreEvent::Present { image: read.shard.image, place });
+            done(read.shard.image_len, "");
+            return Ok(VerifiedImage { path: target.to_path_buf(), shard: read.shard.clone() });
+        }
+        Err(error) => return Err(error),
+    };
     let image = || VerifiedImage { path: target.to_path_buf(), shard: read.shard.clone() };
     loop {
         options.go_on()?;
@@ -164,6 +182,19 @@ fn there(
     found.map_err(|error| StoreError::io("read", target, error))
 }
 
+/// Without the key: whether the file at a path is the image, by the digest of all its bytes.
+fn is_whole(read: &ImageRead<'_, '_>, target: &Path) -> Result<bool, StoreError> {
+    if !matches!(read.means, Means::Parts) {
+        return Ok(false);
+    }
+    let Some((file, len)) = there(read, target, Wrong::Replace)? else { return Ok(false) };
+    if len != read.shard.image_len {
+        return Ok(false);
+    }
+    let parts = read.options.on_files(move || Parts::of_file(&file, len))?;
+    Ok(parts.is_ok_and(|parts| *parts.id() == read.shard.image))
+}
+
 /// Everything before the ranges: the head if there is a key, the digests of the parts if not.
 fn prove_start(read: &ImageRead<'_, '_>) -> Result<(Proof, Vec<u8>), StoreError> {
     match read.means {
@@ -206,7 +237,7 @@ fn check_room(read: &ImageRead<'_, '_>, folder: &Path, file: &Arc<File>) -> Resu
         return Ok(());
     }
     let (needed, room) = (ByteLen::new(needed), ByteLen::new(room));
-    Err(StoreError::NoRoom { folder: folder.to_path_buf(), needed, room })
+    Err(StoreError::NoRoom { folder: folder.to_path_buf(), needed, room, of: Room::Disk })
 }
 
 /// How many bytes from the start of a file are proven, and the unit after them.

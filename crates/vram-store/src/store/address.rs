@@ -26,6 +26,14 @@ pub(super) fn refused(address: &str, why: impl fmt::Display) -> StoreError {
     StoreError::Address { address: without_secrets(address), why: redact(&why) }
 }
 
+/// The schemes of the feature `cloud`.
+#[cfg(not(feature = "cloud"))]
+const KNOWN: [&str; 7] = ["s3", "s3a", "gs", "az", "azure", "http", "https"];
+
+fn unknown(scheme: &str) -> String {
+    format!("no store has the scheme {scheme}; give a path, or s3, gs, az, http or https")
+}
+
 /// Refuses an address that contains a credential: it would stand in lists of processes and in
 /// histories of shells.
 fn check(address: &str) -> Result<(), StoreError> {
@@ -42,6 +50,9 @@ fn check(address: &str) -> Result<(), StoreError> {
 #[cfg(not(feature = "cloud"))]
 pub(super) fn remote(scheme: &str, address: &str) -> Result<Store, StoreError> {
     check(address)?;
+    if !KNOWN.contains(&scheme) {
+        return Err(refused(address, unknown(scheme)));
+    }
     let why =
         format!("this build reads and writes folders alone; {scheme} needs the feature `cloud`");
     Err(refused(address, why))
@@ -61,7 +72,7 @@ mod cloud {
     use object_store::http::HttpBuilder;
     use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
-    use super::{check, refused, scheme};
+    use super::{check, refused, scheme, unknown};
     use crate::error::StoreError;
     use crate::store::Store;
 
@@ -130,8 +141,7 @@ mod cloud {
                     .map_err(failed)?,
             ),
             other => {
-                let why = format!("{other} is not known; a path, s3, gs, az, http or https");
-                return Err(refused(address, why));
+                return Err(refused(address, unknown(other)));
             }
         })
     }
@@ -221,6 +231,8 @@ mod tests {
         assert_eq!(scheme("/var/lib/store"), None);
         assert_eq!(scheme("C://x"), Some(("C", "x")));
         assert_eq!(scheme("s3://bucket/a"), Some(("s3", "bucket/a")));
+        let unknown = Store::open("foo://x").unwrap_err().to_string();
+        assert!(unknown.contains("no store has the scheme foo"), "{unknown}");
         assert!(matches!(Store::open("/does/not/exist"), Err(StoreError::Address { .. })));
     }
 }

@@ -55,6 +55,14 @@ pub(super) fn list(root: &Path, prefix: &str) -> io::Result<Vec<Object>> {
     Ok(found)
 }
 
+/// Refuses a folder that is not there: a share that is not mounted is no store that has nothing.
+pub(crate) fn is_there(root: &Path) -> io::Result<()> {
+    if root.try_exists()? {
+        return Ok(());
+    }
+    Err(io::Error::new(ErrorKind::NotFound, "the folder of the store is not there"))
+}
+
 pub(super) fn delete(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if !is_absent(&error) => Err(error),

@@ -34,7 +34,8 @@ pub enum VerifyMeans<'a> {
 pub enum Sample {
     /// Every byte.
     All,
-    /// So many of each hundred parts, drawn at random; without the key alone.
+    /// So many of each hundred parts, drawn at random. A part is 8 MiB of an image; under the key, the
+    /// segments of one range. Records, tables and the digests of parts are always read whole.
     Percent(u8),
 }
 
@@ -60,7 +61,7 @@ pub struct StoreVerdict {
     pub other_keys: u64,
     /// Manifests whose images are of another context than the one that was asked for: not verified.
     pub other_contexts: u64,
-    /// Images that were verified.
+    /// Images that were verified, and found sound.
     pub images: u64,
     /// Bytes that were read and found good.
     pub bytes: u64,
@@ -113,15 +114,19 @@ impl Store {
             let mut another = false;
             for shard in shards {
                 options.go_on()?;
+                let before = verdict.findings.len();
                 let outcome = match means {
                     VerifyMeans::Keys(keys, context) => {
-                        let means = Means::Keys { keys, context };
+                        let means = (Means::Keys { keys, context }, sample);
                         self.verify_image(&trusted, shard, means, options, &mut verdict)
                     }
                     VerifyMeans::Keyless => self.verify_parts(shard, sample, options, &mut verdict),
                 };
                 match outcome {
-                    Ok(()) => verdict.images = verdict.images.saturating_add(1),
+                    Ok(()) => {
+                        let sound = verdict.findings.len() == before;
+                        verdict.images = verdict.images.saturating_add(u64::from(sound));
+                    }
                     Err(StoreError::Seal(SealError::ContextMismatch { .. })) => {
                         another = true;
                         break;
@@ -131,7 +136,6 @@ impl Store {
                     }
                     // What is wrong with one object keeps nothing from the others.
                     Err(error) => {
-                        verdict.images = verdict.images.saturating_add(1);
                         let key = image_key(&shard.image);
                         let what = match error {
                             StoreError::Failed { action, why, .. } => format!("{action}: {why}"),
@@ -171,14 +175,14 @@ impl Store {
         &self,
         trusted: &Trusted,
         shard: &ShardEntry,
-        means: Means<'_>,
+        (means, sample): (Means<'_>, Sample),
         options: &StoreOptions<'_>,
         verdict: &mut StoreVerdict,
     ) -> Result<(), StoreError> {
         let sources = [CallSource::new(self.clone())];
         let read = ImageRead::new(trusted, shard, means, &sources, options);
         let mut good = 0_u64;
-        let outcome = verify_only(&read, &mut |len, from| {
+        let outcome = verify_only(&read, &|at| drawn(at, sample), &mut |len, from| {
             good = good.saturating_add(len);
             let (done, total) = (good, shard.image_len);
             options.tell(&StoreEvent::Progress { done, total, source: Arc::from(from) });
@@ -202,6 +206,11 @@ impl Store {
             }
             Err(error) => return Err(error),
         }
+        // Whoever has no key needs them.
+        if let Err(what) = self.digests_of(&shard.image, shard.image_len, options)? {
+            let key = parts_key(&shard.image);
+            verdict.findings.push(Finding { key, part: Some(Part::Parts), what });
+        }
         Ok(())
     }
 
@@ -218,10 +227,10 @@ impl Store {
             verdict.findings.push(Finding { key: key.to_owned(), part, what });
         };
         let parts = match self.digests_of(&shard.image, shard.image_len, options)? {
-            Ok(parts) => parts,
+            Ok(parts) => Some(parts),
             Err(what) => {
                 found(&digests, Some(Part::Parts), what);
-                return Ok(());
+                None
             }
         };
         match self.len(&key, options)? {
@@ -232,10 +241,13 @@ impl Store {
                 return Ok(());
             }
             None => {
+                // What is there and no file, such as a pipe, is an error that says so.
+                let _bytes = self.object_range(&key, 0..1, shard.image_len, options)?;
                 found(&key, None, "it is not there, and a manifest names it".to_owned());
                 return Ok(());
             }
         }
+        let Some(parts) = parts else { return Ok(()) };
         let mut good = 0_u64;
         for at in (0..parts.count()).filter(|at| drawn(*at, sample)) {
             options.go_on()?;

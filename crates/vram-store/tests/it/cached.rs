@@ -178,6 +178,12 @@ fn a_store_is_no_cache_of_itself() {
     std::os::unix::fs::symlink(at("store"), at("link")).unwrap();
     for place in ["store", "link", "link/v1"] {
         assert!(Cache::check_apart(at(place), [&store]).is_err(), "{place}");
+        // Whatever the caller names as its stores.
+        let refused = Cache::open(at(place), ByteLen::new(1)).unwrap_err();
+        assert!(refused.to_string().contains("a folder of its own"), "{refused}");
+    }
+    for place in ["store/new", "link/new2"] {
+        assert!(Cache::check_apart(at(place), [&store]).is_err(), "{place}");
         let cache = Cache::open(at(place), ByteLen::new(1)).unwrap();
         let pull = Pull::new(&manifest, &world.keys, b"", &store).cache(&cache);
         let refused = pull.to_cache().unwrap_err();
@@ -187,6 +193,97 @@ fn a_store_is_no_cache_of_itself() {
     assert!(Cache::check_apart(at("apart"), [&store]).is_ok() && !at("apart").exists());
     let sound = store.verify(None, VerifyMeans::Keyless, Sample::All, &StoreOptions::new());
     assert!(sound.unwrap().is_sound());
+}
+
+/// The cache is a source as well: with a key by its segments, without one by the digest of the whole file.
+#[test]
+fn what_a_cache_has_is_pulled_into_it_without_another_source() {
+    let world = world();
+    let (manifest, cache) = (world.manifest(7), cache(&world, 1 << 20));
+    Pull::new(&manifest, &world.keys, b"", &world.store).cache(&cache).to_cache().unwrap();
+    let gone = Liar::store("gone", &world.objects, Lie::Absent);
+    let image = manifest.shards()[1].image;
+    for keyed in [true, false] {
+        let keys = &world.keys;
+        let pull = || {
+            let by_key = keyed.then(|| Pull::new(&manifest, keys, b"", &gone));
+            by_key.unwrap_or_else(|| Pull::without_key(&manifest, &gone)).cache(&cache)
+        };
+        assert_eq!(pull().to_cache().unwrap().len(), 2, "{keyed}");
+        let good = fs::read(path(&world, &image)).unwrap();
+        let mut wrong = good.clone();
+        wrong[9000] ^= 1;
+        fs::write(path(&world, &image), wrong).unwrap();
+        let refused = pull().to_cache().unwrap_err();
+        assert!(matches!(refused, StoreError::NoSource { .. }), "{refused}");
+        fs::write(path(&world, &image), good).unwrap();
+    }
+    // The pin alone proves the manifest that was kept.
+    cache.keep_manifest(&manifest);
+    let wanted = Wanted { model: MODEL, revision: 7, pin: Some(manifest.id()) };
+    let found = gone.manifest_from(Some(&cache), &[], &wanted, None, &StoreOptions::new());
+    assert_eq!(found.unwrap().id(), manifest.id());
+}
+
+/// A repair that meets a wrong file in the cache leaves it there no more than a load does.
+#[test]
+fn a_wrong_file_of_the_cache_is_dropped_by_whoever_reads_the_content() {
+    use vram_files::Source as _;
+
+    let world = world();
+    let (manifest, cache) = (world.manifest(7), cache(&world, 1 << 20));
+    let image = manifest.shards()[0].image;
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).cache(&cache);
+    pull.to_cache().unwrap();
+    for at in [0, 9000] {
+        let mut wrong = fs::read(path(&world, &image)).unwrap();
+        wrong[at] ^= 1;
+        fs::write(path(&world, &image), wrong).unwrap();
+        let mut found = vec![0; LEN];
+        pull.content(0).unwrap().read_at(0, &mut found).unwrap();
+        assert_eq!(found, content("one", LEN));
+        assert!(!path(&world, &image).exists(), "{at}");
+        pull.to_cache().unwrap();
+    }
+}
+
+/// A share that is not mounted is no store that has nothing, and what a source lacks is named, once.
+#[test]
+fn a_folder_that_is_not_there_and_an_image_that_is_not_there_are_told() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let at = world.folder.path().join("share");
+    let share = Store::open_or_absent(at.to_str().unwrap()).unwrap();
+    let wanted = Wanted { model: MODEL, revision: 7, pin: None };
+    for pin in [None, Some(manifest.id())] {
+        let refused = share.manifest(&Wanted { pin, ..wanted }, &world.keys, &StoreOptions::new());
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Failed { why, .. }
+            if why.contains("the folder of the store is not there")),
+            "{refused}"
+        );
+    }
+    fs::create_dir(&at).unwrap();
+    let absent = share.manifest(&wanted, &world.keys, &StoreOptions::new()).unwrap_err();
+    assert!(matches!(absent, StoreError::NotFound { .. }), "it was mounted: {absent}");
+
+    let mut events = Vec::new();
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).mirror(&share);
+    let pull = pull.options(noting(&mut events));
+    for shard in [0, 1] {
+        load(&pull, shard).unwrap();
+    }
+    drop(pull);
+    let lacks: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            StoreEvent::GaveUp { why, .. } => Some(why.clone()),
+            _ => None,
+        })
+        .collect();
+    let name = manifest.shards()[0].image.to_string();
+    assert!(lacks.len() == 1 && lacks[0].contains(&name[..8]), "{lacks:?}");
 }
 
 /// What a pull did not write is not its own, whatever its name and length.

@@ -46,7 +46,7 @@ fn a_source_that_goes_on_failing_is_given_up_and_the_next_one_serves() {
         (Lie::FailFirst(u64::MAX), "503 Slow Down"),
         (Lie::Reset(u64::MAX), "503 Slow Down"),
         (Lie::Stall(u64::MAX), "no byte within"),
-        (Lie::Absent, "it is not there"),
+        (Lie::Absent, " is not there"),
         (Lie::Denied, ""),
     ] {
         let broken = Liar::store("broken", &world.objects, lie.clone());

@@ -1,6 +1,7 @@
 //! Which manifest is believed: by key, by pin; the rollback that the pin closes.
 
 use std::fs;
+use std::slice;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -178,6 +179,40 @@ fn a_source_with_a_wrong_manifest_is_named_and_passed_over() {
     let found = world.store.manifest(&wanted, &world.keys, &noting(&mut events)).unwrap();
     assert_eq!(*found.id(), pushed.id);
     assert_eq!(events.iter().filter_map(refused_at).count(), 1, "{events:?}");
+}
+
+/// Without a pin the store's listing alone says which manifests there are; their bytes may come from elsewhere.
+#[test]
+fn a_mirror_gives_the_bytes_of_a_manifest_that_the_store_lists_and_no_other() {
+    let world = World::new();
+    let pushed = world.push(vec![world.file("one", 5000)]);
+    let key = manifest_key(MODEL, 7, &pushed.id);
+    let (good, bad) = (World::new(), World::new());
+    put(&good, &key, pushed.manifest.to_bytes());
+    put(&bad, &key, b"{}".to_vec());
+    let older = re_signed(&pushed.manifest, &world.key, |other| other.fleet = Some("old".into()));
+    put(&good, &manifest_key(MODEL, 7, &older.id()), older.to_bytes());
+    let wanted = Wanted { model: MODEL, revision: 7, pin: None };
+    let mut events = Vec::new();
+    let mut find = |mirrors: &[vram_store::Store]| {
+        let options = noting(&mut events);
+        world.store.manifest_from(None, mirrors, &wanted, Some(&world.keys), &options)
+    };
+    assert_eq!(
+        *find(slice::from_ref(&bad.store)).unwrap().id(),
+        pushed.id,
+        "named, and passed over"
+    );
+    put(&world, &key, b"{}".to_vec());
+    let found = find(slice::from_ref(&good.store)).unwrap();
+    assert_eq!((*found.id(), found.is_pinned()), (pushed.id, false));
+    assert!(find(&[bad.store]).unwrap_err().is_integrity());
+    let (objects, gone) = (Arc::clone(&world.objects), key.as_str().into());
+    let delete = async move { objects.delete(&gone).await.unwrap() };
+    futures_util::FutureExt::now_or_never(delete).unwrap();
+    let refused = find(&[good.store]).unwrap_err();
+    assert!(matches!(refused, StoreError::NotFound { .. }), "nothing is brought back: {refused}");
+    assert_eq!(events.iter().filter_map(refused_at).count(), 2, "{events:?}");
 }
 
 fn refused_at(event: &StoreEvent) -> Option<String> {

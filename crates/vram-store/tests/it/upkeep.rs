@@ -76,6 +76,42 @@ fn missing_and_wrong_objects_are_findings() {
     assert!(refused.is_err(), "what a wrong manifest names is not known");
 }
 
+/// Whoever has no key needs the digests of the parts, and an image with a finding was not verified.
+#[test]
+fn digests_of_parts_are_verified_with_the_key_too_and_nothing_missing_counts() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let (one, two) = (manifest.shards()[0].image, manifest.shards()[1].image);
+    put(&world, &parts_key(&one), None);
+    put(&world, &parts_key(&two), Some(vec![0; 32]));
+    for means in [VerifyMeans::Keyless, VerifyMeans::Keys(&world.keys, None)] {
+        let verdict = verify(&world.store, means);
+        let keys: Vec<_> = verdict.findings.iter().map(|finding| finding.key.clone()).collect();
+        assert_eq!(keys, [parts_key(&one), parts_key(&two)]);
+        assert_eq!(verdict.images, 0);
+    }
+    put(&world, &image_key(&one), None);
+    let verdict = verify(&world.store, VerifyMeans::Keyless);
+    let keys: Vec<_> = verdict.findings.iter().map(|finding| finding.key.clone()).collect();
+    assert_eq!(keys, [parts_key(&one), image_key(&one), parts_key(&two)]);
+}
+
+#[test]
+fn a_sample_reads_a_part_of_the_bytes_with_the_key_too() {
+    let world = World::new();
+    world.push(vec![world.file("one", 8 << 20)]);
+    let options = || StoreOptions::new().range_len(64 << 10);
+    let keyed = VerifyMeans::Keys(&world.keys, None);
+    let sampled = |percent| {
+        let sample = Sample::Percent(percent);
+        world.store.verify(None, keyed, sample, &options()).unwrap()
+    };
+    let (few, all) = (sampled(1), sampled(100));
+    assert!(few.is_sound() && all.is_sound());
+    assert_eq!(all.bytes, 8 << 20);
+    assert!(few.bytes >= 64 << 10 && few.bytes < 4 << 20, "{}", few.bytes);
+}
+
 #[test]
 fn only_what_no_manifest_names_and_is_old_enough_is_collected() {
     let world = world();
@@ -143,6 +179,7 @@ fn one_bad_object_ends_neither_a_listing_nor_a_verification() {
         let verdict = verify(&local, means);
         assert_eq!((verdict.manifests, verdict.findings.len()), (2, 1), "{verdict:?}");
         assert_eq!(verdict.findings[0].key, image(0));
+        assert!(verdict.findings[0].what.contains("it is a pipe"), "{verdict:?}");
     }
     pipe(&first);
     let again = listed();
