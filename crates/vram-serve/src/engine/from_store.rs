@@ -163,10 +163,9 @@ pub(crate) fn look(
 
     let began = Instant::now();
     let options = || StoreOptions::new().deadline_since(began, PATIENCE).cancel(CancelToken::new());
-    let sources = open(stored, None)?;
-    if let Some(cache) = cache {
-        sources.check_apart(&cache.folder)?;
-    }
+    // What a load opens, the cache included, which may have what its store has no more.
+    let cache = cache.map(|cache| (&*cache.folder, cache.limit));
+    let sources = StoreSources::look(stored.store, stored.mirrors, cache)?;
     let manifest = sources.manifest(&wanted(stored), Some(keys), &options())?;
     if let Some(first) = manifest.shards().first() {
         let pull = sources.pull(&manifest, Some((keys, stored.context)), options());

@@ -20,8 +20,8 @@ pub struct StoreSources {
 }
 
 impl StoreSources {
-    /// Opens them by their addresses, as [`Store::open`] takes them. Nothing is sent yet. A mirror in a folder
-    /// that is not there is passed over, and so is the store where there is a mirror or a cache.
+    /// Opens them by their addresses, as [`Store::open`] takes them. Nothing is sent yet. A folder that is not
+    /// there answers nothing until it is there.
     ///
     /// # Arguments
     ///
@@ -36,21 +36,33 @@ impl StoreSources {
         mirrors: &[String],
         cache: Option<(&Path, ByteLen)>,
     ) -> Result<Self, StoreError> {
-        let mirrors: Vec<_> =
-            mirrors.iter().map(|one| Store::open_or_absent(one)).collect::<Result<_, _>>()?;
-        let others = cache.is_some() || !mirrors.is_empty();
-        let store = if others { Store::open_or_absent(store)? } else { Store::open(store)? };
-        let mut sources = Self { store, mirrors, cache: None };
-        if let Some((folder, limit)) = cache {
-            sources.check_apart(folder)?;
-            sources.cache = Some(Cache::open(folder, limit)?);
-        }
-        Ok(sources)
+        let open = |folder: &Path, limit| Cache::open(folder, limit).map(Some);
+        Self::with(store, mirrors, cache, open)
     }
 
-    /// Refuses a cache in one of the stores, or around one.
-    pub(crate) fn check_apart(&self, cache: &Path) -> Result<(), StoreError> {
-        Cache::check_apart(cache, self.mirrors.iter().chain([&self.store]))
+    /// As [`open`](Self::open), to look at what a load would find: nothing is made, kept or removed.
+    pub(crate) fn look(
+        store: &str,
+        mirrors: &[String],
+        cache: Option<(&Path, ByteLen)>,
+    ) -> Result<Self, StoreError> {
+        Self::with(store, mirrors, cache, |folder, limit| Cache::look(folder, limit))
+    }
+
+    fn with(
+        store: &str,
+        mirrors: &[String],
+        cache: Option<(&Path, ByteLen)>,
+        open: impl Fn(&Path, ByteLen) -> Result<Option<Cache>, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let mirrors: Vec<_> =
+            mirrors.iter().map(|one| Store::open_or_absent(one)).collect::<Result<_, _>>()?;
+        let mut sources = Self { store: Store::open_or_absent(store)?, mirrors, cache: None };
+        if let Some((folder, limit)) = cache {
+            Cache::check_apart(folder, sources.mirrors.iter().chain([&sources.store]))?;
+            sources.cache = open(folder, limit)?;
+        }
+        Ok(sources)
     }
 
     /// The store itself.

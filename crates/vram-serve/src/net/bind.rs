@@ -185,8 +185,21 @@ pub(crate) fn may_make_in(folder: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(_) if is_of_the_kernel(folder) => {
+                let why = "it would lie in a file system of the kernel, which keeps no files";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            }
             Ok(_) => return Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?),
         }
     }
     Ok(())
+}
+
+/// Whether a folder shows what the kernel does: procfs, sysfs, debugfs, tracefs, securityfs and control groups,
+/// by their numbers in `statfs(2)`.
+fn is_of_the_kernel(folder: &Path) -> bool {
+    const KERNEL: [u32; 7] =
+        [0x9fa0, 0x6265_6572, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0x0027_e0eb, 0x6367_7270];
+    let found = rustix::fs::statfs(folder).ok().and_then(|found| u32::try_from(found.f_type).ok());
+    found.is_some_and(|found| KERNEL.contains(&found))
 }

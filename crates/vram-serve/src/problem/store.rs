@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use vram_residency::VramError;
-use vram_store::{ManifestError, StoreError};
+use vram_store::{ManifestError, Room, StoreError};
 
 use super::Problem;
 
@@ -21,7 +21,12 @@ impl From<&StoreError> for Problem {
                 say(wrong, "store-address", "correct store or mirrors in vram.toml")
             }
             StoreError::NotFound { .. } => {
-                say(wrong, "not-found", "`vram store ls` lists what the store has")
+                say(
+                    wrong,
+                    "not-found",
+                    "`vram store ls` lists what the store has; with manifest in vram.toml, mirrors and \
+                     the cache are asked as well",
+                )
             }
             StoreError::Ambiguous { .. } => {
                 say(wrong, "ambiguous-manifest", "name one with manifest in vram.toml")
@@ -41,8 +46,13 @@ impl From<&StoreError> for Problem {
                 say(gateway, "no-source", "check the sources, or add a mirror").retry_in(10)
             }
             StoreError::Failed { .. } => {
-                say(gateway, "store", "check its address and the credentials in the environment")
-                    .retry_in(10)
+                say(
+                    gateway,
+                    "store",
+                    "check its address, that it is mounted or reachable, and the credentials in the \
+                     environment; with manifest in vram.toml, mirrors and the cache are asked as well",
+                )
+                .retry_in(10)
             }
             StoreError::Deadline { .. } => say(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -53,10 +63,13 @@ impl From<&StoreError> for Problem {
             StoreError::Cancelled => {
                 say(StatusCode::SERVICE_UNAVAILABLE, "cancelled", "load it again").retry_in(1)
             }
-            StoreError::NoRoom { .. } => say(
+            StoreError::NoRoom { of, .. } => say(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "no-room-on-disk",
-                "free some of the disk, or give a larger limit in [cache]",
+                match of {
+                    Room::Limit => "give a larger limit in [cache]",
+                    _ => "free some of the disk",
+                },
             ),
             _ => say(wrong, "store", "check the model's entry in vram.toml"),
         }

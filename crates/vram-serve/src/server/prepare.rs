@@ -11,6 +11,7 @@ use vram_residency::{
     MemoryMode, ModelPlan, OnEviction, Priority, SealKey, VramError, VramManager,
     VramManagerBuilder,
 };
+use vram_store::Cache;
 
 use crate::config::{CacheConfig, Config, EvictionConfig};
 use crate::net::{acceptor, may_bind, may_make_in};
@@ -163,7 +164,12 @@ fn may_map(device: Option<&Arc<dyn Device>>, len: ByteLen) -> Result<(), ServeEr
 
 /// Whether images can be kept in a folder, which is made if it is not there.
 fn cache(cache: &CacheConfig) -> Result<(), ServeError> {
-    may_make_in(&cache.folder)
+    let usable = || {
+        may_make_in(&cache.folder)?;
+        // As each load opens it.
+        Cache::look(&cache.folder, cache.limit).map(drop).map_err(io::Error::other)
+    };
+    usable()
         .map_err(|error| ServeError::Cache { folder: cache.folder.display().to_string(), error })
 }
 
