@@ -1,5 +1,7 @@
 //! A folder of images on this machine: bounded, and believed as little as any other source.
 
+mod mark;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,6 +12,10 @@ use vram_alloc::ByteLen;
 use vram_files::{Inputs, Overwrite, WholeFile, folder};
 use vram_seal::KeyRing;
 
+pub(crate) use mark::is_cache;
+
+use mark::{Found, make, usable};
+
 use crate::error::{Room, StoreError};
 use crate::manifest::{Trusted, Wanted};
 use crate::naming::id::ImageId;
@@ -19,11 +25,6 @@ use crate::store::{PATIENCE, Store, is_absent, make_folder, overlap};
 
 /// The most manifests of one model that a cache keeps.
 const MANIFESTS_MAX: usize = 16;
-
-/// The file that marks a folder as a cache: what is in no such folder, no cache removes.
-const MARK: &str = ".vram-cache";
-const MARK_TEXT: &[u8] =
-    b"This folder is a cache of vram: images in it are removed when room is needed.\n";
 
 /// A bounded folder of images, laid out as a store. What is in it is verified whenever it is used, and
 /// removed if it is wrong. The images that were not used for the longest time go first.
@@ -40,16 +41,6 @@ pub struct Cache {
     limit: u64,
     /// Whether it is changed: not by a look at what a call would find.
     writes: bool,
-}
-
-/// What a folder is that is named as a cache.
-enum Found {
-    /// There is none.
-    Nothing,
-    Empty,
-    Cache,
-    /// It has this, and no mark.
-    Another(String),
 }
 
 /// An image in the cache.
@@ -99,15 +90,7 @@ impl Cache {
         let path = path.as_ref();
         if let Found::Nothing | Found::Empty = usable(path)? {
             let made = path.to_path_buf();
-            let make = move || {
-                make_folder(&made, 0o700)?;
-                match File::create_new(made.join(MARK)) {
-                    Ok(mut mark) => mark.write_all(MARK_TEXT),
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                    Err(error) => Err(error),
-                }
-            };
-            within(PATIENCE, make)
+            within(PATIENCE, move || make(&made))
                 .map_err(|error| StoreError::io("make the cache", path, error))?;
         }
         Self::at(path, limit, true)
@@ -281,49 +264,6 @@ impl Cache {
         }
         entries
     }
-}
-
-/// What a folder is; refused if it is anything but a cache, or a place for one.
-fn usable(path: &Path) -> Result<Found, StoreError> {
-    let folder = path.to_path_buf();
-    let found = within(PATIENCE, move || look_at(&folder))
-        .map_err(|error| StoreError::io("open the cache", path, error))?;
-    match found {
-        Found::Another(name) => Err(StoreError::config(format!(
-            "{} is no cache: it has {name}, and not the mark {MARK}; a cache removes what it has no room \
-             for: give it a folder of its own, which is empty or not there",
-            path.display()
-        ))),
-        found => Ok(found),
-    }
-}
-
-fn look_at(folder: &Path) -> io::Result<Found> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        other => other?,
-    };
-    if is_cache(folder) {
-        return Ok(Found::Cache);
-    }
-    let mut other = None;
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        // A cache with a file system of its own.
-        if name != "lost+found" {
-            other = Some(name);
-        }
-    }
-    // One that was made meanwhile by another call.
-    if is_cache(folder) {
-        return Ok(Found::Cache);
-    }
-    Ok(other.map_or(Found::Empty, Found::Another))
-}
-
-/// Whether a folder has the mark of a cache.
-pub(crate) fn is_cache(folder: &Path) -> bool {
-    fs::symlink_metadata(folder.join(MARK)).is_ok_and(|mark| mark.is_file())
 }
 
 /// Removes all but the last manifests of a folder.
