@@ -13,7 +13,8 @@ use super::{KeyArgs, key};
 #[derive(Args, Debug)]
 pub(crate) struct FromArgs {
     /// Another store that is asked before it, such as a mirror or a proxy; may be given several times.
-    /// Nothing that it sends is believed.
+    /// Nothing that it sends is believed. Without --manifest, the store itself says which manifests
+    /// there are.
     #[arg(long = "mirror", value_name = "STORE")]
     pub(crate) mirrors: Vec<String>,
     /// The digest of the manifest, as `vram push` printed it: no older manifest is accepted.
@@ -27,10 +28,11 @@ pub(crate) struct FromArgs {
 /// A cache folder.
 #[derive(Args, Debug)]
 pub(crate) struct CacheArgs {
-    /// A folder that keeps images, asked first; what is in it is verified on every use.
+    /// A folder of its own that keeps images, asked first; what is in it is verified on every use.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) cache: Option<PathBuf>,
-    /// Most bytes in the cache folder; the images that were not used for the longest time go first.
+    /// Most bytes of images in the cache folder when no command uses it; the images that were not used for
+    /// the longest time go first.
     #[arg(long, value_name = "SIZE", default_value = "1TiB", requires = "cache")]
     pub(crate) cache_limit: ByteLen,
 }
@@ -200,8 +202,8 @@ pub(crate) struct VerifyStoreArgs {
     /// Verify the images of this context alone [default: each in the context that its manifest names]
     #[arg(long, value_name = "TEXT")]
     pub(crate) context: Option<String>,
-    /// Read so many percent of the parts, drawn at random.
-    #[arg(long, value_name = "PERCENT", requires = "keyless", value_parser = percent)]
+    /// Read so many percent of the parts of 8 MiB, drawn at random.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) sample: Option<u8>,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use vram_files::FileError;
 use vram_residency::VramError;
-use vram_store::{ManifestError, StoreError};
+use vram_store::{ManifestError, Room, StoreError};
 
 use super::{Failure, Kind};
 
@@ -14,7 +14,11 @@ impl From<StoreError> for Failure {
         let input = |code, hint: &str| Self::input(what.clone()).code(code).hint(hint);
         let wrong = |code, hint: &str| Self::integrity(what.clone()).code(code).hint(hint);
         match &error {
-            StoreError::File(file) if is_full(file) => return no_room_on_disk(what),
+            StoreError::File(file) if is_full(file) => return full(what, file),
+            StoreError::File(file @ FileError::Io { .. }) => {
+                return Self::from(VramError::from(file.clone()))
+                    .hint("check this path, its permissions and its disk; then run it again");
+            }
             StoreError::File(file) => return VramError::from(file.clone()).into(),
             StoreError::Seal(seal) => return VramError::Seal(seal.clone()).into(),
             StoreError::Cancelled => return Self::interrupted(),
@@ -22,9 +26,11 @@ impl From<StoreError> for Failure {
         }
         match &error {
             StoreError::Address { .. } => input("store-address", "check the address of the store"),
-            StoreError::NotFound { .. } => {
-                input("not-found", "`vram store ls` lists what the store has")
-            }
+            StoreError::NotFound { .. } => input(
+                "not-found",
+                "`vram store ls` lists what the store has; with --manifest, as `vram push` printed \
+                     it, mirrors and a cache are asked as well",
+            ),
             StoreError::Ambiguous { .. } => {
                 input("ambiguous-manifest", "give --manifest, as `vram push` printed it")
             }
@@ -36,7 +42,10 @@ impl From<StoreError> for Failure {
                 ManifestError::Unreadable { .. } => {
                     input("store", "check the object, its permissions and the store's address")
                 }
-                _ => wrong("manifest", "push it again, or look who can write the store"),
+                _ => wrong(
+                    "manifest",
+                    "push it again, add a --mirror that has it, or look who can write the store",
+                ),
             },
             StoreError::NoSource { .. } if error.is_integrity() => wrong(
                 "source-lied",
@@ -49,9 +58,11 @@ impl From<StoreError> for Failure {
             StoreError::NotKept { .. } => {
                 wrong("not-kept", "push again; `vram store check` tries the store")
             }
-            StoreError::Failed { .. } => {
-                input("store", "check its address and the credentials in the environment")
-            }
+            StoreError::Failed { .. } => input(
+                "store",
+                "check its address, that it is mounted or reachable, and the credentials in the \
+                     environment",
+            ),
             StoreError::Deadline { .. } => input("deadline", "run it again: it goes on"),
             StoreError::InTheWay { path, .. } => {
                 let path = path.display().to_string();
@@ -61,8 +72,11 @@ impl From<StoreError> for Failure {
                 )
                 .detail(|details| details.file = Some(path))
             }
-            StoreError::NoRoom { needed, room, .. } => no_room_on_disk(what)
-                .hint("free some of the disk, or give a larger --cache-limit")
+            StoreError::NoRoom { needed, room, of, .. } => no_room_on_disk(what)
+                .hint(match of {
+                    Room::Limit => "give a larger --cache-limit",
+                    _ => "free some of the disk; then run it again: it goes on",
+                })
                 .detail(|details| {
                     details.needed = Some(needed.get());
                     details.room = Some(room.get());
@@ -78,10 +92,21 @@ fn is_full(error: &FileError) -> bool {
     matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
+/// What helps where a file could not be written.
+fn full(what: String, error: &FileError) -> Failure {
+    let temporary = match error {
+        FileError::Io { path: Some(path), .. } => path.starts_with(std::env::temp_dir()),
+        _ => false,
+    };
+    no_room_on_disk(what).hint(if temporary {
+        "free some of the disk, or set TMPDIR to one with room; then run it again: it goes on"
+    } else {
+        "free some of the disk of this path; then run it again: it goes on"
+    })
+}
+
 fn no_room_on_disk(what: String) -> Failure {
-    Failure::new(Kind::NoRoom, what).code("no-room-on-disk").hint(
-        "free some of the disk, or set TMPDIR to one with room; then run it again: it goes on",
-    )
+    Failure::new(Kind::NoRoom, what).code("no-room-on-disk")
 }
 
 #[cfg(test)]
@@ -100,7 +125,10 @@ mod tests {
             let path = Some("/store/v1".into());
             let source = Arc::new(kind.into());
             let error = StoreError::File(FileError::Io { action: "write", path, source });
-            assert_eq!(Failure::from(error).kind, code, "{kind}");
+            let failure = Failure::from(error);
+            assert_eq!(failure.kind, code, "{kind}");
+            let said = failure.to_string();
+            assert!(!said.contains("TMPDIR") && !said.contains("vram help"), "{said}");
         }
     }
 }

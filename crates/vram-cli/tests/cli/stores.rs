@@ -144,6 +144,8 @@ fn what_is_not_there_is_passed_over_and_what_was_not_looked_at_is_not_sound() {
     }
     let sampled = bench.run(words(&format!("{verify} --keyless --sample 1"))).expect_code(0);
     assert!(sampled.stdout.contains("sound in a sample of 1 %"), "{}", sampled.stdout);
+    let keyed = bench.run(words(&format!("{verify} --key-file key --sample 1"))).expect_code(0);
+    assert!(keyed.stdout.contains("sound in a sample of 1 %"), "{}", keyed.stdout);
 }
 
 /// The only manifest of a store.
@@ -212,6 +214,40 @@ fn a_pull_leaves_files_of_others_and_a_cache_is_no_store() {
         bench.run(words(&line)).expect_error(2, &["a folder of its own"]);
     }
     assert_eq!(images(&bench, "store").len(), 2);
+    // Nor is a store that the command does not name.
+    let mirror = PUSH.replace("--store store", "--store other");
+    bench.run(words(&mirror)).expect_code(0);
+    bench.run(words(&format!("{load} other"))).expect_error(2, &["other is no cache", "it has v1"]);
+    assert_eq!(images(&bench, "other").len(), 2);
+}
+
+/// With a key and without one, and with no store at all where the manifest is pinned.
+#[test]
+fn what_is_in_the_cache_needs_no_store() {
+    let bench = bench(5000);
+    let pin = manifest_of(&bench.run(words(PUSH)).expect_code(0).stdout);
+    let pull = |more: &str| format!("pull m@1 --store store --cache cache {more}");
+    bench.run(words(&pull("--key-file key"))).expect_code(0);
+    bench.run(words(&PUSH.replace("--store store", "--store cache"))).expect_error(2, &["cache"]);
+    for image in images(&bench, "store") {
+        fs::remove_file(image).unwrap();
+    }
+    bench.run(words(&pull("--key-file key"))).expect_code(0);
+    fs::rename(bench.path("store"), bench.path("gone")).unwrap();
+    for means in ["--key-file key", "--keyless"] {
+        let pulled = bench.run(words(&pull(&format!("{means} --manifest {pin}")))).expect_code(0);
+        assert!(pulled.stdout.contains("every byte verified"), "{}", pulled.stdout);
+    }
+    let refused = bench.run(words(&pull("--key-file key"))).expect_code(2);
+    assert!(refused.stderr.contains("the folder of the store is not there"), "{}", refused.stderr);
+    for (wrong, said) in
+        [("m@07", "m@07"), ("m@+1", "m@+1"), ("m@1 --store foo://x", "no store has the scheme foo")]
+    {
+        let line = format!("pull {wrong} --key-file key -o out");
+        let line = if wrong.contains("--store") { line } else { format!("{line} --store gone") };
+        let ran = bench.run(words(&line)).expect_code(2);
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
 }
 
 /// Whatever the process allows, no other user writes there.

@@ -294,12 +294,32 @@ pub(super) fn failed(error: ClientError) -> Failure {
     };
     let kind = match (problem.status, &*problem.code) {
         (507, _) => Kind::NoRoom,
-        (_, "quarantined" | "shard-altered" | "parked-altered" | "write-not-kept") => {
-            Kind::Integrity
-        }
+        (
+            _,
+            "quarantined" | "shard-altered" | "parked-altered" | "write-not-kept" | "source-lied"
+            | "manifest",
+        ) => Kind::Integrity,
         (_, "device-lost" | "device" | "not-returned") | (500, _) => Kind::Device,
         _ => Kind::Input,
     };
     let hint = in_commands(&problem.next);
     Failure::new(kind, problem.message).code(problem.code).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_altered_is_a_matter_of_integrity_through_a_server_too() {
+        for (code, kind) in [
+            ("source-lied", Kind::Integrity),
+            ("manifest", Kind::Integrity),
+            ("no-source", Kind::Input),
+        ] {
+            let problem = json!({"code": code, "message": "m", "retryable": false, "next": "n"});
+            let refused = ClientError::Refused(Box::new(serde_json::from_value(problem).unwrap()));
+            assert_eq!(failed(refused).kind(), kind, "{code}");
+        }
+    }
 }
