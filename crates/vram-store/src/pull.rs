@@ -12,7 +12,6 @@ use std::sync::Arc;
 use vram_seal::KeyRing;
 
 pub use cache::Cache;
-pub(crate) use cache::is_cache;
 
 use crate::error::{Part, StoreError};
 use crate::fetch::CallSource;
@@ -229,7 +228,9 @@ impl<'a> Pull<'a> {
     /// [`StoreError`] if no source has the image's record and table.
     pub fn content(&self, index: u64) -> Result<StoreContent<'_, 'a>, StoreError> {
         let shard = self.shard(index)?;
-        StoreContent::open(self.read(shard, &self.sources), self.cache)
+        let cache = self.cache;
+        let met = Box::new(move |read: &ImageRead<'_, '_>| forget_wrong(cache, read));
+        StoreContent::open(self.read(shard, &self.sources), met)
     }
 
     /// Admits a shard by an importer that verifies every segment, such as
@@ -328,7 +329,7 @@ impl<'a> Pull<'a> {
 }
 
 /// Removes the file of the cache, the first source, that was found wrong.
-pub(crate) fn forget_wrong(cache: Option<&Cache>, read: &ImageRead<'_, '_>) {
+fn forget_wrong(cache: Option<&Cache>, read: &ImageRead<'_, '_>) {
     let image = read.shard.image;
     if let Some(cache) = cache
         && read.sources.has_lied(0)

@@ -19,10 +19,9 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use crate::error::StoreError;
 use crate::options::{StoreOptions, on_files, within};
-use crate::pull::is_cache;
 
 pub(crate) use address::redact;
-pub(crate) use folder::{is_absent, is_there, make_folder, overlap};
+pub(crate) use folder::{CACHE_MARK, is_absent, is_cache, is_there, make_folder, overlap};
 
 /// How long the file system may take to find a folder, when it is opened as a store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);

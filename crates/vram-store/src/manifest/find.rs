@@ -6,13 +6,11 @@ use vram_seal::KeyRing;
 
 use crate::error::StoreError;
 use crate::fetch::{Answer, pause, read_range, read_whole};
-use crate::manifest::passed::passed_over;
-use crate::manifest::sources::first_of;
+use crate::manifest::passed::{Origin, first_of, passed_over};
 use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::{Named, manifest_key, model_folder, parse};
 use crate::options::StoreOptions;
-use crate::pull::Cache;
 use crate::store::Store;
 
 /// What a caller asks for.
@@ -46,7 +44,7 @@ impl Store {
             let read = self.unproven(wanted, pin, options)?;
             return read.prove(keys, Some(pin)).map_err(|why| self.refused(pin, why));
         }
-        self.listed_manifest(None, &[], wanted, keys, options)
+        self.listed_manifest(&[], wanted, keys, options)
     }
 
     /// Finds the manifest of a revision without a pin: this store's listing alone says which there are, and
@@ -54,8 +52,7 @@ impl Store {
     /// does not name.
     pub(super) fn listed_manifest(
         &self,
-        cache: Option<&Cache>,
-        mirrors: &[Self],
+        before: &[(Origin, &Self)],
         wanted: &Wanted<'_>,
         keys: &KeyRing,
         options: &StoreOptions<'_>,
@@ -67,7 +64,7 @@ impl Store {
                 let read = store.unproven(wanted, &id, options)?;
                 read.prove(keys, None).map_err(|why| store.refused(&id, why))
             };
-            let elsewhere = first_of(cache, mirrors, &id, options, proven);
+            let elsewhere = first_of(before, &id, options, proven);
             match elsewhere.map_or_else(|| proven(self), |found| found.map(|(found, _)| found)) {
                 Ok(trusted) => good.push(trusted),
                 Err(error @ (StoreError::Deadline { .. } | StoreError::Cancelled)) => {

@@ -2,11 +2,47 @@
 
 use std::sync::Arc;
 
-use super::ManifestError;
+use super::{ManifestError, Trusted};
 use crate::error::StoreError;
 use crate::naming::id::ManifestId;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::store::Store;
+
+/// Where a manifest came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Cache,
+    Mirror,
+    Store,
+}
+
+/// A manifest of this digest from the cache or the first mirror that has it; the others are told. `None`:
+/// the store is to be asked.
+pub(super) fn first_of(
+    before: &[(Origin, &Store)],
+    id: &ManifestId,
+    options: &StoreOptions<'_>,
+    find: impl Fn(&Store) -> Result<Trusted, StoreError>,
+) -> Option<Result<(Trusted, Origin), StoreError>> {
+    for (origin, store) in before.iter().copied() {
+        match find(store) {
+            Ok(found) => return Some(Ok((found, origin))),
+            // Nothing is left of the time, or nobody waits.
+            Err(error @ (StoreError::Deadline { .. } | StoreError::Cancelled)) => {
+                return Some(Err(error));
+            }
+            // These are the bytes; the caller does not have their key.
+            Err(StoreError::Manifest { store, id, source })
+                if matches!(*source, ManifestError::UnknownKey { .. }) =>
+            {
+                return Some(Err(StoreError::Manifest { store, id, source }));
+            }
+            Err(StoreError::NotFound { .. }) if origin == Origin::Cache => {}
+            Err(error) => passed_over(store, id, &error, options),
+        }
+    }
+    None
+}
 
 /// Tells why a source did not give a manifest, when another one does.
 pub(super) fn passed_over(

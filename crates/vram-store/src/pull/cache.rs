@@ -12,8 +12,6 @@ use vram_alloc::ByteLen;
 use vram_files::{Inputs, Overwrite, WholeFile, folder};
 use vram_seal::KeyRing;
 
-pub(crate) use mark::is_cache;
-
 use mark::{Found, make, usable};
 
 use crate::error::{Room, StoreError};

@@ -11,25 +11,24 @@ use zeroize::Zeroizing;
 use super::{ImageRead, Proof};
 use crate::error::StoreError;
 use crate::fetch::Step;
-use crate::pull::{Cache, forget_wrong};
+
+/// Called after a range was read: a source may have lied.
+type Met<'a> = Box<dyn Fn(&ImageRead<'_, '_>) + Send + Sync + 'a>;
 
 /// The plaintext of an image as a [`Source`]: every byte that it returns was opened under the key, at
 /// the segment where it belongs. Sources that lie are named and left out.
 pub struct StoreContent<'a, 'o> {
     read: ImageRead<'a, 'o>,
-    cache: Option<&'a Cache>,
+    met: Met<'a>,
     proof: Proof,
 }
 
 impl<'a, 'o> StoreContent<'a, 'o> {
-    pub(crate) fn open(
-        read: ImageRead<'a, 'o>,
-        cache: Option<&'a Cache>,
-    ) -> Result<Self, StoreError> {
+    pub(crate) fn open(read: ImageRead<'a, 'o>, met: Met<'a>) -> Result<Self, StoreError> {
         let head = read.head();
-        forget_wrong(cache, &read);
+        met(&read);
         let proof = Proof::keyed(head?)?.0;
-        Ok(Self { read, cache, proof })
+        Ok(Self { read, met, proof })
     }
 
     fn fill(&self, offset: u64, target: &mut [u8]) -> Result<(), StoreError> {
@@ -56,7 +55,7 @@ impl<'a, 'o> StoreContent<'a, 'o> {
             let fetched = self.read.options.wait(fetch)?;
             self.read.sources.tell(self.read.options);
             let proven = self.read.prove(&self.proof, &step, fetched);
-            forget_wrong(self.cache, &self.read);
+            (self.met)(&self.read);
             let proven = proven?;
             let mut bytes = Zeroizing::new(proven.bytes.into_vec());
             let mut sealed = &mut bytes[..];

@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use super::Object;
 
+/// The file that marks a folder as a cache: what is in no such folder, no cache removes.
+pub(crate) const CACHE_MARK: &str = ".vram-cache";
 /// Folders below the one that is listed that are entered: keys have no more parts, and links that lead
 /// in a circle come to an end.
 const DEPTH_MAX: u32 = 3;
@@ -53,6 +55,11 @@ pub(super) fn list(root: &Path, prefix: &str) -> io::Result<Vec<Object>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a folder has the mark of a cache.
+pub(crate) fn is_cache(folder: &Path) -> bool {
+    fs::symlink_metadata(folder.join(CACHE_MARK)).is_ok_and(|mark| mark.is_file())
 }
 
 /// Refuses a folder that is not there: a share that is not mounted is no store that has nothing.

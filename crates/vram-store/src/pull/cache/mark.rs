@@ -6,10 +6,9 @@ use std::path::Path;
 
 use crate::error::StoreError;
 use crate::options::within;
-use crate::store::{PATIENCE, make_folder};
+use crate::store::{CACHE_MARK as MARK, PATIENCE, is_cache, make_folder};
 
-/// The file that marks a folder as a cache: what is in no such folder, no cache removes.
-const MARK: &str = ".vram-cache";
+/// What stands in the mark, for people.
 const MARK_TEXT: &[u8] =
     b"This folder is a cache of vram: images in it are removed when room is needed.\n";
 
@@ -69,9 +68,4 @@ fn look_at(folder: &Path) -> io::Result<Found> {
         return Ok(Found::Cache);
     }
     Ok(other.map_or(Found::Empty, Found::Another))
-}
-
-/// Whether a folder has the mark of a cache.
-pub(crate) fn is_cache(folder: &Path) -> bool {
-    fs::symlink_metadata(folder.join(MARK)).is_ok_and(|mark| mark.is_file())
 }
