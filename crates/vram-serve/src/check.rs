@@ -10,8 +10,8 @@ use vram_residency::model::Limits;
 use vram_residency::{Alignment, ByteLen, Device, Fit, GpuChoice, KeyRing, ModelPlan, Piece};
 
 use crate::config::{Config, EvictionConfig, ModelConfig};
-use crate::engine::calls::look_at_files;
 use crate::engine::from_store::look;
+use crate::engine::load::look_at_files;
 use crate::engine::stored::plan_of;
 use crate::net::is_in_use;
 use crate::problem::Problem;

@@ -3,6 +3,7 @@
 pub(crate) mod calls;
 pub(crate) mod from_store;
 pub(crate) mod leases;
+pub(crate) mod load;
 pub(crate) mod repair;
 pub(crate) mod reset;
 pub(crate) mod sharing;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use vram_residency::{ModelFiles, ModelPiece, PieceSource, RepairOptions, RepairReport};
 
 use super::Engine;
-use super::calls::files_of;
+use super::load::files_of;
 use crate::problem::Problem;
 
 /// What a repair did.

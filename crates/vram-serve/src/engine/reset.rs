@@ -8,7 +8,7 @@ use vram_residency::nvml::Answer;
 use vram_residency::{ModelHandle, ModelPiece, ResetOptions, VramError};
 
 use super::Engine;
-use super::calls::LoadRequest;
+use super::load::LoadRequest;
 use super::slot::{State, Turn};
 use crate::feed::Own;
 use crate::problem::Problem;
