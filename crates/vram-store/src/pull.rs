@@ -145,13 +145,15 @@ impl<'a> Pull<'a> {
         Ok(images)
     }
 
-    /// Refuses files of another length before anything is fetched.
+    /// Refuses files of another length, and what is no file, before anything is fetched.
     fn nothing_in_the_way(&self, folder: &Path, shards: &[&ShardEntry]) -> Result<(), StoreError> {
         let expected = |shard: &&ShardEntry| (name_in(folder, shard), shard.image_len, shard.image);
         let expected: Vec<_> = shards.iter().map(expected).collect();
         let another = move || {
             let wrong = |(path, len, _): &&(PathBuf, u64, ImageId)| {
-                fs::metadata(path).is_ok_and(|found| !found.is_file() || found.len() != *len)
+                // A link that leads nowhere has a name as well, which is not free.
+                let found = fs::metadata(path).or_else(|_nowhere| fs::symlink_metadata(path));
+                found.is_ok_and(|found| !found.is_file() || found.len() != *len)
             };
             Ok(expected.iter().find(wrong).cloned())
         };

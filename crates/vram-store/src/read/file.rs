@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use vram_alloc::ByteLen;
 use vram_files::{folder, regular_file};
@@ -20,6 +21,10 @@ use crate::store::{is_absent, make_folder};
 
 /// How long to wait before looking again whether another process has finished the same image.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long another process may have the file of an image without writing to it, in stalls of a source.
+const STALLS_MAX: u32 = 60;
+/// How often what came under a name meanwhile is looked at, before it is refused.
+const LOOKS_MAX: u32 = 3;
 
 /// An image on this machine of which every byte was verified, in this call, against a manifest that is
 /// trusted. Nothing else makes one.
@@ -104,6 +109,7 @@ pub(crate) fn fetch_file(
         Err(error) => return Err(error),
     };
     let image = || VerifiedImage { path: target.to_path_buf(), shard: read.shard.clone() };
+    let (mut looks, mut other) = (0_u32, Other::default());
     loop {
         options.go_on()?;
         if let Some((file, len)) = there(read, target, wrong)? {
@@ -131,6 +137,7 @@ pub(crate) fn fetch_file(
         let owned = options.on_files(move || own(&owned))?;
         let Some(file) = owned.map_err(|error| failed("open", &partial, error))? else {
             // Another process fetches it: its result is looked at, not believed.
+            other.goes_on(read, &partial)?;
             std::thread::sleep(LOOK_AGAIN);
             continue;
         };
@@ -160,6 +167,53 @@ pub(crate) fn fetch_file(
         })?;
         if named.map_err(|error| failed("name", target, error))? {
             return Ok(image());
+        }
+        looks = looks.saturating_add(1);
+        if looks >= LOOKS_MAX || leads_nowhere(read, target)? {
+            return Err(in_the_way(read, target));
+        }
+    }
+}
+
+fn in_the_way(read: &ImageRead<'_, '_>, target: &Path) -> StoreError {
+    StoreError::InTheWay { path: target.to_path_buf(), image: read.shard.image }
+}
+
+/// Whether a path is a link that leads to nothing: no file can be had or given its name there.
+fn leads_nowhere(read: &ImageRead<'_, '_>, target: &Path) -> Result<bool, StoreError> {
+    let path = target.to_path_buf();
+    let look = move || Ok(fs::symlink_metadata(&path).is_ok() && fs::metadata(&path).is_err());
+    read.options.on_files(look)?.map_err(|error| StoreError::io("read", target, error))
+}
+
+/// Another process that has the file of an unfinished image.
+#[derive(Default)]
+struct Other {
+    /// Bytes of the file, when it was last seen to change, and the moment.
+    seen: Option<(u64, Instant)>,
+}
+
+impl Other {
+    /// Refuses to wait for a process that writes nothing for long.
+    fn goes_on(&mut self, read: &ImageRead<'_, '_>, partial: &Path) -> Result<(), StoreError> {
+        let path = partial.to_path_buf();
+        let look = move || Ok(fs::symlink_metadata(path).map_or(0, |found| found.len()));
+        let len = read.options.on_files(look)?;
+        let len = len.map_err(|error| StoreError::io("read", partial, error))?;
+        let patience = read.options.limits.stall.saturating_mul(STALLS_MAX);
+        match self.seen {
+            Some((before, since)) if before == len => {
+                if since.elapsed() < patience {
+                    return Ok(());
+                }
+                let why = format!("another process has it, and wrote nothing within {patience:?}");
+                let error = io::Error::new(io::ErrorKind::TimedOut, why);
+                Err(StoreError::io("fetch into", partial, error))
+            }
+            _ => {
+                self.seen = Some((len, Instant::now()));
+                Ok(())
+            }
         }
     }
 }

@@ -317,6 +317,32 @@ fn a_pull_removes_no_file_and_replaces_none() {
     assert_eq!(fs::read(out.join("00000.vseal")).unwrap(), mine);
 }
 
+/// A name that is taken by a link to nothing is told at once: no file can be given that name.
+#[test]
+fn a_link_that_leads_nowhere_is_in_the_way_of_a_pull() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let out = world.folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let link = out.join("00000.vseal");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    for keyed in [true, false] {
+        let pull = if keyed {
+            Pull::new(&manifest, &world.keys, b"", &world.store)
+        } else {
+            Pull::without_key(&manifest, &world.store)
+        };
+        let options = StoreOptions::new().deadline(core::time::Duration::from_secs(5));
+        let refused = pull.options(options).to_folder(&out).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::InTheWay { path, .. } if *path == link),
+            "{refused}"
+        );
+    }
+    assert_eq!(fs::read_link(&link).unwrap(), std::path::Path::new("nowhere"));
+    assert!(!out.join("nowhere").exists());
+}
+
 /// A manifest that is kept is found by its pin alone, believed no more than that of a store, and one of few.
 #[test]
 fn a_cache_gives_the_manifest_that_is_pinned_and_no_other() {
