@@ -175,10 +175,7 @@ pub enum StoreError {
         manifests: Vec<ManifestId>,
     },
     /// The revision was pushed before, with other content.
-    #[error(
-        "revision {revision} of {model} is there with other content (manifest {manifest}); push \
-         another revision"
-    )]
+    #[error("revision {revision} of {model} is there with other content (manifest {manifest})")]
     Taken {
         /// The model.
         model: String,

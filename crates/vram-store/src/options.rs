@@ -81,6 +81,13 @@ pub enum StoreEvent {
         /// The manifest.
         manifest: ManifestId,
     },
+    /// An image that was wrong in the store was sent again.
+    ImageMended {
+        /// The store.
+        store: Arc<str>,
+        /// The image.
+        image: ImageId,
+    },
     /// A multipart upload failed, and could not be aborted: its parts may be stored, and billed.
     NotAborted {
         /// The key of the object.
@@ -106,6 +113,7 @@ pub struct StoreOptions<'a> {
     deadline: Option<(Instant, Duration)>,
     cancel: Option<CancelToken>,
     on_event: Option<Mutex<OnEvent<'a>>>,
+    read_present: Option<bool>,
 }
 
 /// What the tasks of a call need of its options.
@@ -136,7 +144,7 @@ impl<'a> StoreOptions<'a> {
             stall: Duration::from_secs(10),
             backoff: Duration::from_millis(100),
         };
-        Self { limits, deadline: None, cancel: None, on_event: None }
+        Self { limits, deadline: None, cancel: None, on_event: None, read_present: None }
     }
 
     /// Sets the bytes of one range, at least 64 KiB: a call holds so many times
@@ -195,6 +203,19 @@ impl<'a> StoreOptions<'a> {
     pub fn on_event(mut self, callback: impl FnMut(&StoreEvent) + Send + 'a) -> Self {
         self.on_event = Some(Mutex::new(Box::new(callback)));
         self
+    }
+
+    /// Sets whether a push reads every byte of an image that is in the store already; by default it does
+    /// in a folder of this machine, and elsewhere reads the first and the last part of 8 MiB.
+    #[must_use]
+    pub const fn read_present(mut self, whole: bool) -> Self {
+        self.read_present = Some(whole);
+        self
+    }
+
+    /// Whether all of an image that is there is read.
+    pub(crate) fn reads_present(&self, in_a_folder: bool) -> bool {
+        self.read_present.unwrap_or(in_a_folder)
     }
 
     /// Tells the caller of an event.

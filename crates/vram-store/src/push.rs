@@ -3,16 +3,19 @@
 //! ```text
 //!   for each shard   1 seal into a file without a name       the same content gives the same image
 //!                    2 digests of its parts, and its id
-//!                    3 is it there, whole? then nothing is sent
+//!                    3 is it there, whole? then nothing is sent; what is wrong is sent anew
 //!                    4 send it; its length, first and last part are read back
 //!                    5 send and read back the digests of its parts
 //!   then             6 the manifest, read back whole
+//!                    7 is all of it there still, behind every collection? what is gone is sent anew
 //! ```
 //!
 //! Killed at any point, nothing names what is not whole: an image is written whole or not at all, and
 //! the manifest comes after all of them.
 
+mod image;
 mod manifest;
+mod settle;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -24,8 +27,6 @@ use vram_seal::{ContentHasher, HashKind, Protection, SealContext, SealKey, SealP
 use crate::error::StoreError;
 use crate::manifest::{Manifest, ManifestError, ShardEntry, SourceInfo};
 use crate::naming::id::{ImageId, ManifestId};
-use crate::naming::layout::{image_key, parts_key};
-use crate::naming::parts::Parts;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::store::Store;
 
@@ -70,6 +71,8 @@ pub struct Pushed {
     pub sent: u64,
     /// Images that were there.
     pub present: u64,
+    /// Images of which other bytes were there, and which were sent again.
+    pub mended_images: u64,
     /// Bytes that were sent.
     pub sent_bytes: u64,
     /// Whether the manifest was there already.
@@ -93,7 +96,8 @@ pub struct WrongManifest {
 }
 
 impl Push<'_> {
-    fn check(&self) -> Result<(), StoreError> {
+    /// Returns what the manifest will state, but for its images.
+    fn check(&self) -> Result<Manifest, StoreError> {
         if self.files.is_empty() {
             return Err(StoreError::config("there is no file to push"));
         }
@@ -112,7 +116,7 @@ impl Push<'_> {
             record_mac: [0; 32],
         };
         let shards = (0..as_u64(self.files.len())).map(shard).collect();
-        self.manifest([0; 32], shards, [0; 32]).map(|_whole| ())
+        self.manifest([0; 32], shards, [0; 32])
     }
 
     /// The manifest of these images, which is not signed yet.
@@ -145,7 +149,8 @@ impl Push<'_> {
 
 impl Store {
     /// Pushes a model. What is there already, whole, is not sent again; so a call that was interrupted
-    /// is simply made again.
+    /// is simply made again. What is there is read back: in a folder every byte, in a bucket the ends
+    /// alone unless [`StoreOptions::read_present`] asks for all; what is wrong is sent again.
     ///
     /// # Errors
     ///
@@ -153,7 +158,8 @@ impl Store {
     /// what is read back differs; those of sealing and of the store. Nothing names what was sent so
     /// far.
     pub fn push(&self, push: &Push<'_>, options: &StoreOptions<'_>) -> Result<Pushed, StoreError> {
-        push.check()?;
+        let stated = push.check()?;
+        let others = self.others_of(push, &stated, options)?;
         let mut listing = ContentHasher::new(HashKind::Blake3);
         let mut shards = Vec::new();
         let mut sent = Sent { total: total_len(&push.files)?, ..Sent::default() };
@@ -161,7 +167,11 @@ impl Store {
         for (index, path) in (0_u64..).zip(&push.files) {
             options.go_on()?;
             let (file, report) = seal(push, index, path, options)?;
-            let entry = self.push_image(index, &Arc::new(file), &report, options, &mut sent)?;
+            let sealed = image::Sealed::new(index, file, &report)?;
+            let entry = sealed.entry.clone();
+            others.agree(push, &entry)?;
+            self.push_image(&sealed, options, &mut sent)?;
+            drop(sealed);
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let (name_len, len) = (as_u64(name.len()), entry.plaintext_len);
             listing.update(&name_len.to_le_bytes()).update(name.as_bytes());
@@ -172,88 +182,18 @@ impl Store {
         let listing = *listing.finalize().as_bytes();
         let manifest = push.manifest(context.unwrap_or_default(), shards, listing)?;
         let kept = self.push_manifest(push, manifest, options)?;
+        self.settle(push, &kept.manifest, options, &mut sent)?;
         Ok(Pushed {
             id: kept.manifest.id(),
             manifest: kept.manifest,
             sent: sent.images,
             present: sent.present,
+            mended_images: sent.mended,
             sent_bytes: sent.bytes,
             manifest_present: kept.present,
             mended: kept.mended,
             wrong: kept.wrong,
         })
-    }
-
-    /// Sends one image and the digests of its parts, unless they are there.
-    fn push_image(
-        &self,
-        index: u64,
-        file: &Arc<File>,
-        report: &ImageReport,
-        options: &StoreOptions<'_>,
-        sent: &mut Sent,
-    ) -> Result<ShardEntry, StoreError> {
-        let len = report.image_len.get();
-        let parts = Parts::of_file(file, len)
-            .map_err(|error| StoreError::io("read back", &std::env::temp_dir(), error))?;
-        let id = *parts.id();
-        let key = image_key(&id);
-        let to = Arc::clone(self.name());
-        if self.keeps_image(&id, len, &parts, options)? {
-            sent.present = sent.present.saturating_add(1);
-            sent.advance(len, &to, options);
-            options.tell(&StoreEvent::Present { image: id, place: to });
-        } else {
-            let mut advance = |bytes| sent.advance(bytes, &to, options);
-            self.put_file(&key, file, len, options, &mut advance)?;
-            if !self.keeps_image(&id, len, &parts, options)? {
-                return Err(self.not_kept(&key));
-            }
-            sent.images = sent.images.saturating_add(1);
-            sent.bytes = sent.bytes.saturating_add(len);
-        }
-        let (key, digests) = (parts_key(&id), parts.to_bytes());
-        let keeps = || {
-            let found = self.object(&key, Parts::object_len(len), true, options);
-            // An object of another length is not ours, and is written anew.
-            Ok::<_, StoreError>(matches!(found, Ok(Some(bytes)) if bytes == digests))
-        };
-        if !keeps()? {
-            self.put(&key, digests.clone(), options)?;
-            if !keeps()? {
-                return Err(self.not_kept(&key));
-            }
-        }
-        Ok(ShardEntry {
-            index,
-            plaintext_len: report.fields.plaintext_len().get(),
-            image: id,
-            image_len: len,
-            record_mac: report.record.mac(),
-        })
-    }
-
-    /// Whether the store has an image of this length whose first and last part are good.
-    fn keeps_image(
-        &self,
-        id: &ImageId,
-        len: u64,
-        parts: &Parts,
-        options: &StoreOptions<'_>,
-    ) -> Result<bool, StoreError> {
-        let key = image_key(id);
-        if self.len(&key, options)? != Some(len) {
-            return Ok(false);
-        }
-        let last = parts.count().saturating_sub(1);
-        for part in [0, last] {
-            let Some(range) = parts.range(part) else { return Ok(false) };
-            match self.object_range(&key, range, len, options)? {
-                Some(bytes) if parts.holds(part, &bytes) => {}
-                _ => return Ok(false),
-            }
-        }
-        Ok(true)
     }
 
     pub(super) fn not_kept(&self, key: &str) -> StoreError {
@@ -266,6 +206,7 @@ impl Store {
 struct Sent {
     images: u64,
     present: u64,
+    mended: u64,
     bytes: u64,
     done: u64,
     total: u64,

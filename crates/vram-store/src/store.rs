@@ -21,7 +21,7 @@ use crate::error::StoreError;
 use crate::options::{StoreOptions, on_files, within};
 
 pub(crate) use address::redact;
-pub(crate) use folder::{CACHE_MARK, is_absent, is_cache, is_there, make_folder, overlap};
+pub(crate) use folder::{CACHE_MARK, is_absent, is_cache, is_there, make_folder, overlap, unlink};
 
 /// How long the file system may take to find a folder, when it is opened as a store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -179,6 +179,47 @@ impl Store {
     pub(crate) fn key(&self, key: &str) -> Key {
         let root = &self.inner.root;
         if root.is_empty() { Key::from(key) } else { Key::from(format!("{root}/{key}")) }
+    }
+
+    /// Length and age of an object, whatever it is; `None` if there is none.
+    pub(crate) fn look(
+        &self,
+        key: &str,
+        options: &StoreOptions<'_>,
+    ) -> Result<Option<Object>, StoreError> {
+        let action = || format!("look for {key}");
+        let object = |len, modified| Object { key: key.to_owned(), len, modified };
+        if let Some(path) = self.path_of(key) {
+            let found = briefly(options, move || folder::look(&path))?;
+            let found = found.map_err(|error| self.failed(action(), &error))?;
+            return Ok(found.map(|(len, modified)| object(len, modified)));
+        }
+        let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
+        let found = patient(options, async move { objects.head(&name).await })?;
+        match found.map_err(|stalled| self.failed(action(), &stalled))? {
+            Ok(meta) => Ok(Some(object(meta.size, meta.last_modified.into()))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(action(), &error)),
+        }
+    }
+
+    /// Makes objects of a folder young, where they are there and may be touched. In a bucket nothing is
+    /// done: an object changes its age there only by being sent.
+    pub(crate) fn refresh(
+        &self,
+        keys: &[&str],
+        options: &StoreOptions<'_>,
+    ) -> Result<(), StoreError> {
+        let paths: Vec<_> = keys.iter().filter_map(|key| self.path_of(key)).collect();
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let touch = move || {
+            paths.iter().for_each(|path| folder::touch(path));
+            Ok(())
+        };
+        let _not_ours_to_touch = briefly(options, touch)?;
+        Ok(())
     }
 
     /// The length of an object; `None` if there is none.

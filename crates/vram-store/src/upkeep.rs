@@ -3,9 +3,11 @@
 mod check;
 mod collect;
 mod list;
+mod mark;
 mod verify;
 
 pub use check::{StoreCheck, Trial};
 pub use collect::Collected;
 pub use list::Listed;
+pub(crate) use mark::wait_for_collections;
 pub use verify::{Finding, Sample, StoreVerdict, VerifyMeans};

@@ -12,6 +12,8 @@ use crate::naming::id::{ImageId, ManifestId, hex};
 pub(crate) const IMAGES: &str = "v1/images";
 /// The folder of all models.
 pub(crate) const MODELS: &str = "v1/models";
+/// The folder of the marks of collections that are deleting.
+pub(crate) const COLLECTING: &str = "v1/collecting";
 /// Longest readable part of a model's folder.
 const SLUG_LEN_MAX: usize = 48;
 

@@ -19,7 +19,7 @@ use crate::manifest::{Trusted, Wanted};
 use crate::naming::id::ImageId;
 use crate::naming::layout::{IMAGES, Named, image_key, manifest_key, parse};
 use crate::options::{StoreOptions, within};
-use crate::store::{PATIENCE, Store, is_absent, make_folder, overlap};
+use crate::store::{PATIENCE, Store, is_absent, make_folder, overlap, unlink};
 
 /// The most manifests of one model that a cache keeps.
 const MANIFESTS_MAX: usize = 16;
@@ -201,6 +201,7 @@ impl Cache {
     pub(crate) fn begin(&self, image: &ImageId) -> Option<WholeFile> {
         let path = self.path_of(image);
         make_folder(path.parent()?, 0o700).ok()?;
+        unlink(&path).ok()?;
         WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default()).ok()
     }
 
@@ -234,6 +235,7 @@ impl Cache {
         let keep = || -> io::Result<()> {
             let models = path.parent().unwrap_or(&self.folder);
             make_folder(models, 0o700)?;
+            unlink(&path)?;
             let mut file = WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default())?;
             file.write_all(&stated.to_bytes())?;
             file.publish()?;

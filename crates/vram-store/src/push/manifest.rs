@@ -7,7 +7,9 @@ use vram_seal::ManifestKey;
 use super::{Push, WrongManifest};
 use crate::error::StoreError;
 use crate::fetch::Answer;
-use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ManifestError, Unproven, Wanted, made_again};
+use crate::manifest::{
+    MANIFEST_LEN_MAX, Manifest, ManifestError, ShardEntry, SourceInfo, Unproven, Wanted, made_again,
+};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::manifest_key;
 use crate::options::{StoreEvent, StoreOptions};
@@ -22,7 +24,59 @@ pub(super) struct Kept {
     pub(super) wrong: Vec<WrongManifest>,
 }
 
+/// The manifests of this revision and key that are there before anything is sent.
+pub(super) struct Others(Vec<(ManifestId, Manifest)>);
+
+impl Others {
+    /// Refuses an image that they do not name, before it is sent.
+    pub(super) fn agree(&self, push: &Push<'_>, entry: &ShardEntry) -> Result<(), StoreError> {
+        let at = usize::try_from(entry.index).unwrap_or(usize::MAX);
+        let differs = |(_, other): &&(_, Manifest)| other.shards.get(at) != Some(entry);
+        self.0.iter().find(differs).map_or(Ok(()), |(id, _)| Err(taken(push, id)))
+    }
+}
+
+fn taken(push: &Push<'_>, id: &ManifestId) -> StoreError {
+    let (model, revision) = (push.model.to_owned(), push.revision);
+    StoreError::Taken { model, revision, manifest: Box::new(*id) }
+}
+
 impl Store {
+    /// Finds the manifests of this revision and key; refuses those that state something else than
+    /// `stated`, whose images are not known yet.
+    pub(super) fn others_of(
+        &self,
+        push: &Push<'_>,
+        stated: &Manifest,
+        options: &StoreOptions<'_>,
+    ) -> Result<Others, StoreError> {
+        let (code, wanted) = (push.key.manifest_key(), wanted(push));
+        let mut others = Vec::new();
+        for id in self.manifests_of(push.model, push.revision, options)? {
+            let other = match self.unproven(&wanted, &id, options) {
+                Ok(Unproven { manifest, .. }) => manifest,
+                // The last step mends it, or tells of it.
+                Err(StoreError::NotFound { .. } | StoreError::Manifest { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            if other.key_id != push.key.id() || other.check_code(&code).is_err() {
+                continue;
+            }
+            let blank = |one: &Manifest| Manifest {
+                context: [0; 32],
+                shards: Vec::new(),
+                source: SourceInfo { digest: [0; 32], ..one.source.clone() },
+                ..one.clone()
+            };
+            let fits = other.shards.len() == stated.shards.len();
+            if !fits || !blank(&other).same_content(&blank(stated)) {
+                return Err(taken(push, &id));
+            }
+            others.push((id, other));
+        }
+        Ok(Others(others))
+    }
+
     /// Writes the manifest, unless one of the same content is there. What is wrong under the name of
     /// another one of this revision is mended first, where its bytes can be had.
     pub(super) fn push_manifest(
@@ -63,8 +117,7 @@ impl Store {
             } else if other.same_content(&manifest) {
                 present = present.or(Some(other));
             } else {
-                let (model, revision) = (push.model.to_owned(), push.revision);
-                return Err(StoreError::Taken { model, revision, manifest: Box::new(id) });
+                return Err(taken(push, &id));
             }
         }
         if let Some(manifest) = present {

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::SystemTime;
 
+use vram_files::regular_file;
+
 use super::Object;
 
 /// The file that marks a folder as a cache: what is in no such folder, no cache removes.
@@ -21,6 +23,36 @@ pub(super) fn len(path: &Path) -> io::Result<Option<u64>> {
         Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Length and time of change of what has this name; `None` if nothing has.
+pub(super) fn look(path: &Path) -> io::Result<Option<(u64, SystemTime)>> {
+    match fs::metadata(path).or_else(|_nowhere| fs::symlink_metadata(path)) {
+        Ok(found) => {
+            let modified = found.modified().unwrap_or_else(|_unknown| SystemTime::now());
+            Ok(Some((found.len(), modified)))
+        }
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a regular file young, if this process may. What a link leads to is of somebody else.
+pub(super) fn touch(path: &Path) {
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        return;
+    }
+    if let Ok(file) = regular_file::open_regular(path) {
+        let _not_its_owner = file.set_modified(SystemTime::now());
+    }
+}
+
+/// Removes a link that lies where an object is to be written: what it leads to is not ours to write.
+pub(crate) fn unlink(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return delete(path);
+    }
+    Ok(())
 }
 
 /// Everything below a folder that is no folder. What is no regular file, and links that lead nowhere, are

@@ -13,7 +13,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use vram_files::{Inputs, Overwrite, WholeFile};
 
-use super::{Store, make_folder, redact};
+use super::{Store, make_folder, redact, unlink};
 use crate::error::StoreError;
 use crate::naming::parts::PART_LEN;
 use crate::options::{StoreEvent, StoreOptions};
@@ -207,6 +207,7 @@ fn begin(path: &Path) -> io::Result<WholeFile> {
     if let Some(folder) = path.parent() {
         make_folder(folder, 0o755)?;
     }
+    unlink(path)?;
     // A file of this name can only have these bytes, or wrong ones.
     WholeFile::create(path, 0o644, Overwrite::Replace, Inputs::default())
 }

@@ -4,7 +4,9 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use super::mark::Mark;
 use crate::error::StoreError;
+use crate::naming::id::ImageId;
 use crate::naming::layout::{IMAGES, Named, parse};
 use crate::options::StoreOptions;
 use crate::store::Store;
@@ -31,7 +33,8 @@ impl Store {
     /// Finds the images that no manifest names, and deletes them if asked.
     ///
     /// An object younger than `grace` stays: a push sends its images before the manifest that names
-    /// them. If a manifest cannot be read, nothing is deleted: what it names is not known.
+    /// them. With any `grace`, a push that succeeds leaves no manifest without its images: it waits for
+    /// collections that are deleting, and sends anew what they deleted. If a manifest cannot be read, nothing is deleted: what it names is not known.
     ///
     /// # Errors
     ///
@@ -44,11 +47,7 @@ impl Store {
     ) -> Result<Collected, StoreError> {
         // Images first: one that is pushed and named meanwhile is not in this list.
         let images = self.list(IMAGES, options)?;
-        let mut named = BTreeSet::new();
-        for listed in self.list_manifests(None, options)? {
-            let manifest = listed.manifest.map_err(|why| self.refused(&listed.id, why))?;
-            named.extend(manifest.shards.iter().map(|shard| shard.image));
-        }
+        let named = self.named(options)?;
         let mut found = Collected::default();
         let oldest = SystemTime::now().checked_sub(grace);
         for crate::store::Object { key, len, modified } in images {
@@ -66,11 +65,55 @@ impl Store {
             }
         }
         if delete {
-            for key in &found.unnamed {
-                self.delete(key, options)?;
-            }
-            found.deleted = true;
+            self.delete_unnamed(grace, &mut found, options)?;
         }
         Ok(found)
+    }
+
+    /// Deletes what no manifest names still, and is old enough still.
+    fn delete_unnamed(
+        &self,
+        grace: Duration,
+        found: &mut Collected,
+        options: &StoreOptions<'_>,
+    ) -> Result<(), StoreError> {
+        let candidates = core::mem::take(&mut found.unnamed);
+        found.unnamed_bytes = 0;
+        found.deleted = true;
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let mut mark = Mark::put(self, options)?;
+        // After the mark: a push that writes its manifest later than this finds the mark, and waits.
+        let named = self.named(options)?;
+        for key in candidates {
+            let Some(Named::Image(id) | Named::Parts(id)) = parse(&key) else { continue };
+            if named.contains(&id) {
+                found.named = found.named.saturating_add(1);
+                continue;
+            }
+            mark.renew(options)?;
+            // A push that found it there may have made it young.
+            let Some(now) = self.look(&key, options)? else { continue };
+            let oldest = SystemTime::now().checked_sub(grace);
+            if oldest.is_none_or(|oldest| now.modified > oldest) {
+                found.too_young = found.too_young.saturating_add(1);
+                continue;
+            }
+            self.delete(&key, options)?;
+            found.unnamed_bytes = found.unnamed_bytes.saturating_add(now.len);
+            found.unnamed.push(key);
+        }
+        Ok(())
+    }
+
+    /// The images that manifests name.
+    fn named(&self, options: &StoreOptions<'_>) -> Result<BTreeSet<ImageId>, StoreError> {
+        let mut named = BTreeSet::new();
+        for listed in self.list_manifests(None, options)? {
+            let manifest = listed.manifest.map_err(|why| self.refused(&listed.id, why))?;
+            named.extend(manifest.shards.iter().map(|shard| shard.image));
+        }
+        Ok(named)
     }
 }

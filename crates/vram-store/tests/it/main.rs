@@ -8,10 +8,12 @@
 extern crate vram_testkit;
 
 mod cached;
+mod collecting;
 mod faults;
 mod liar;
 mod lies;
 mod manifests;
+mod mending;
 mod pushing;
 mod support;
 mod through;

@@ -70,6 +70,13 @@ pub(crate) fn put(world: &World, key: &str, bytes: Vec<u8>) {
     futures_util::FutureExt::now_or_never(put).unwrap();
 }
 
+/// Removes an object, as somebody who can write the store.
+pub(crate) fn remove(world: &World, key: &str) {
+    let (objects, key) = (Arc::clone(&world.objects), key.into());
+    let gone = async move { objects.delete(&key).await.unwrap() };
+    futures_util::FutureExt::now_or_never(gone).unwrap();
+}
+
 pub(crate) fn key() -> SealKey {
     SealKey::from_bytes(&[7; 32])
 }

@@ -22,6 +22,9 @@ pub(crate) trait Before: fmt::Debug + Send + Sync + 'static {
         inner.get_opts(location, options).await
     }
 
+    /// Called before each call of any kind that is not in parts.
+    fn call(&self) {}
+
     /// Called before each write that is not in parts.
     fn write(&self) -> Result<()> {
         Ok(())
@@ -50,10 +53,12 @@ impl<B: Before> fmt::Display for Through<B> {
 #[async_trait::async_trait]
 impl<B: Before> ObjectStore for Through<B> {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.before.call();
         self.before.read(&*self.inner, location, options).await
     }
 
     async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
+        self.before.call();
         self.before.write()?;
         self.inner.put_opts(at, bytes, how).await
     }
@@ -70,10 +75,12 @@ impl<B: Before> ObjectStore for Through<B> {
         &self,
         which: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
+        self.before.call();
         self.inner.delete_stream(which)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.before.call();
         self.inner.list(prefix)
     }
 
