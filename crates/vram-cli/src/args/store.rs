@@ -74,6 +74,10 @@ pub(crate) struct PushArgs {
     /// they are written again. May be given several times.
     #[arg(long = "mirror", value_name = "STORE")]
     pub(crate) mirrors: Vec<String>,
+    /// Read every byte of the images that are in the store already, and replace those that are wrong. A
+    /// folder is always read so; of a bucket, the first and the last 8 MiB are without this.
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// Push images that everybody with access to the store can read: authenticated, not encrypted.
     #[arg(long)]
     pub(crate) plaintext: bool,

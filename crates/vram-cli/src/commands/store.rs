@@ -127,6 +127,9 @@ impl Telling {
                 note(format!("{path} was not image {image}, and was removed from the cache"));
                 told.dropped = told.dropped.saturating_add(1);
             }
+            StoreEvent::ImageMended { store, image } => {
+                note(format!("{store}: image {image} was wrong, and was sent again"));
+            }
             StoreEvent::NotAborted { key } => note(format!(
                 "an upload of {key} could not be aborted: its parts may be stored, and billed"
             )),

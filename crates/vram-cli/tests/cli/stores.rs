@@ -148,6 +148,36 @@ fn what_is_not_there_is_passed_over_and_what_was_not_looked_at_is_not_sound() {
     assert!(keyed.stdout.contains("sound in a sample of 1 %"), "{}", keyed.stdout);
 }
 
+/// What has no manifest is not sound, and what the next push finds wrong it replaces.
+#[test]
+fn nothing_is_not_sound_and_a_push_replaces_what_is_wrong() {
+    let bench = bench(5000);
+    fs::create_dir(bench.path("empty")).unwrap();
+    let nothing = |line: &str, expected: &str| {
+        let ran = bench.run(words(line));
+        assert!(!ran.stdout.lines().any(|line| line.starts_with("sound")), "{}", ran.stdout);
+        ran.expect_error(2, &["nothing was verified", expected]);
+        let ran = bench.run(words(&format!("{line} --json")));
+        let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(told["sound"], false, "{told}");
+        assert_eq!(told["error"]["code"], "nothing-verified", "{told}");
+    };
+    for means in ["--keyless", "--key-file key"] {
+        nothing(&format!("store verify empty {means}"), "has no manifest");
+    }
+    bench.run(words(PUSH)).expect_code(0);
+    let image = images(&bench, "store").remove(0);
+    flip(&image, 4000);
+    let found = bench.run(words("store verify store --keyless"));
+    found.expect_error(1, &["1 object wrong", "push the model again"]);
+    let again = bench.run(words(PUSH)).expect_code(0);
+    assert!(again.stdout.contains("0 images sent"), "{}", again.stdout);
+    assert!(again.stdout.contains("1 image mended, 1 there already"), "{}", again.stdout);
+    bench.run(words("store verify store --keyless")).expect_code(0);
+    fs::remove_dir_all(bench.path("store/v1/models")).unwrap();
+    nothing("store verify store --keyless", "has 2 images and no manifest");
+}
+
 /// The only manifest of a store.
 fn manifest_file(bench: &Bench, store: &str) -> PathBuf {
     let manifest = |path: &PathBuf| path.extension().is_some_and(|it| it == "manifest");
@@ -319,8 +349,13 @@ fn a_push_that_is_killed_at_any_moment_names_nothing_that_is_not_whole() {
     let mut named = 0;
     let killed = killed(&bench, PUSH, times(), || {
         if bench.path("store").is_dir() {
-            let verdict = bench.run(words("store verify store --key-file key")).expect_code(0);
-            named += u32::from(verdict.stdout.contains("1 manifest,"));
+            let verdict = bench.run(words("store verify store --key-file key"));
+            if verdict.stdout.contains("1 manifest,") {
+                verdict.expect_code(0);
+                named += 1;
+            } else {
+                verdict.expect_error(2, &["nothing was verified"]);
+            }
             let left: Vec<_> = objects(&bench, "store")
                 .into_iter()
                 .filter(|path| path.to_str().is_some_and(|path| path.contains(".partial")))

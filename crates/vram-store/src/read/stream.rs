@@ -127,7 +127,8 @@ impl<'a, 'o> SealedReader<'a, 'o> {
     /// The source of a segment of this length, and whether it was asked past its caches.
     pub(crate) fn origin(&self, part: Part, segment_len: u64) -> Option<(usize, bool)> {
         if let Data::File { source, .. } = self.data {
-            return Some((source, true));
+            // A file is asked once more as well: the wrong read may have been one of this machine.
+            return Some((source, self.read.sources.is_past_caches(source)));
         }
         let start = match part {
             Part::Segment(segment) => {

@@ -11,11 +11,11 @@ use crate::error::{Cause, Part, StoreError};
 use crate::fetch::{Answer, CallSource, read_whole};
 use crate::manifest::{ManifestError, ShardEntry, Trusted};
 use crate::naming::id::{ImageId, ManifestId};
-use crate::naming::layout::{image_key, parts_key};
+use crate::naming::layout::{IMAGES, Named, image_key, parse, parts_key};
 use crate::naming::parts::Parts;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::read::{ImageRead, Means, verify_only};
-use crate::store::Store;
+use crate::store::{Object, Store};
 
 /// What proves the images.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,9 @@ pub struct StoreVerdict {
     pub other_contexts: u64,
     /// Images that were verified, and found sound.
     pub images: u64,
+    /// Images that no manifest which could be read names; they were not verified. 0 if one model was asked
+    /// for.
+    pub unnamed: u64,
     /// Bytes that were read and found good.
     pub bytes: u64,
     /// Everything that is wrong.
@@ -70,7 +73,8 @@ pub struct StoreVerdict {
 }
 
 impl StoreVerdict {
-    /// Returns true if nothing is wrong.
+    /// Returns true if nothing is wrong, also if nothing was there to verify: compare
+    /// [`manifests`](Self::manifests) with 0.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
@@ -91,9 +95,10 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<StoreVerdict, StoreError> {
         let mut verdict = StoreVerdict::default();
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut named) = (BTreeSet::new(), BTreeSet::new());
         for listed in self.list_manifests(model, options)? {
-            let trusted = match listed.manifest.and_then(|_good| {
+            let trusted = match listed.manifest.and_then(|stated| {
+                named.extend(stated.shards.iter().map(|shard| shard.image));
                 // Read again by its digest, so that one rule decides what is believed.
                 self.trusted(&listed.key, &listed.id, means, options)
             }) {
@@ -147,6 +152,11 @@ impl Store {
             }
             let count = if another { &mut verdict.other_contexts } else { &mut verdict.manifests };
             *count = count.saturating_add(1);
+        }
+        if model.is_none() {
+            let unnamed = |one: &Object| matches!(parse(&one.key), Some(Named::Image(id)) if !named.contains(&id));
+            let count = self.list(IMAGES, options)?.iter().filter(|one| unnamed(one)).count();
+            verdict.unnamed = u64::try_from(count).unwrap_or(u64::MAX);
         }
         Ok(verdict)
     }

@@ -11,7 +11,7 @@ use vram_store::{
 
 use crate::liar::{Liar, Lie};
 use crate::support::{
-    ImportError, MODEL, World, admit, altered, content, load, noting, open, refusal,
+    ImportError, MODEL, World, admit, altered, content, load, noting, open, push, refusal,
 };
 
 const LEN: usize = 300_000;
@@ -35,6 +35,40 @@ fn a_range_is_tried_again_and_not_the_whole_load() {
         let again = events.iter().filter(|event| matches!(event, StoreEvent::Retried { .. }));
         assert!((1..=2).contains(&again.count()), "{lie:?}: {events:?}");
         assert!(!events.iter().any(|event| matches!(event, StoreEvent::SourceLied(_))));
+    }
+}
+
+/// A file of this machine is asked once more as well before it is out.
+#[test]
+fn one_wrong_read_of_a_file_does_not_put_its_source_out() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::folder(folder.path()).unwrap();
+    let files = vec![world.folder.path().join("model")];
+    store.push(&push(&world.key, files), &StoreOptions::new()).unwrap();
+    let manifest = world.manifest(7);
+    let object = folder.path().join(image_key(&manifest.shards()[0].image));
+    let good = std::fs::read(&object).unwrap();
+    let mut wrong = good.clone();
+    wrong[200_000] ^= 1;
+    for times in [1, 2] {
+        let mut events = Vec::new();
+        let pull = Pull::new(&manifest, &world.keys, b"", &store).options(noting(&mut events));
+        let mut calls = 0;
+        std::fs::write(&object, &wrong).unwrap();
+        let loaded = pull.load(0, altered, |reader| {
+            let outcome = admit(reader);
+            calls += 1;
+            if calls == times {
+                std::fs::write(&object, &good).unwrap();
+            }
+            outcome
+        });
+        assert_eq!(loaded.is_ok(), times == 1, "{times}");
+        assert_eq!(calls, 2);
+        drop(pull);
+        let lied = events.iter().any(|event| matches!(event, StoreEvent::SourceLied(_)));
+        assert_eq!(lied, times == 2, "{events:?}");
     }
 }
 

@@ -31,6 +31,8 @@ struct Report<'a> {
     shards: Vec<Shard>,
     sent_count: u64,
     present_count: u64,
+    /// Images that were wrong in the store, and were sent again.
+    mended_image_count: u64,
     sent_len: u64,
     /// Manifests of this revision that were wrong in the store, and were written again.
     mended_manifests: Vec<String>,
@@ -96,7 +98,10 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
     };
     let telling = Telling::new("push");
     let started = Instant::now();
-    let pushed = store.push(&push, &telling.options(&token));
+    let options = telling.options(&token);
+    let options = if args.verify { options.read_present(true) } else { options };
+    let pushed = store.push(&push, &options);
+    drop(options);
     drop(telling.take());
     let report = Report::of(args, &files, &store, &pushed?, started.elapsed().as_secs_f64());
     report.print(output)?;
@@ -134,6 +139,7 @@ impl<'a> Report<'a> {
             shards: shards.collect(),
             sent_count: pushed.sent,
             present_count: pushed.present,
+            mended_image_count: pushed.mended_images,
             sent_len: pushed.sent_bytes,
             mended_manifests: pushed.mended.iter().map(ToString::to_string).collect(),
             wrong_manifests: pushed.wrong.iter().map(Wrong::of).collect(),
@@ -147,11 +153,15 @@ impl<'a> Report<'a> {
             output.line(format!("{}: {size}, image {}", shard.file, shard.image))?;
         }
         output.line(format!(
-            "{} revision {}: {} sent ({}), {} there already",
+            "{} revision {}: {} sent ({}), {}{} there already",
             self.model_id,
             self.revision,
             table::count(self.sent_count, "image"),
             table::size(ByteLen::new(self.sent_len)),
+            match self.mended_image_count {
+                0 => String::new(),
+                count => format!("{} mended, ", table::count(count, "image")),
+            },
             self.present_count
         ))?;
         if self.manifest_present {

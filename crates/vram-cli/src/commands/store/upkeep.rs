@@ -189,6 +189,8 @@ struct VerifyReport {
     /// Manifests of another context than the one that was given.
     other_context_count: u64,
     image_count: u64,
+    /// Images that no manifest names: not verified.
+    unnamed_image_count: u64,
     verified_len: u64,
     findings: Vec<Found>,
 }
@@ -223,7 +225,7 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
         output.line(format!("WRONG {}: {}", found.key, found.what))?;
     }
     output.line(format!(
-        "{}, {}, {} verified{}{}{}",
+        "{}, {}, {} verified{}{}{}{}",
         table::count(report.manifest_count, "manifest"),
         table::count(report.image_count, "image"),
         table::size(ByteLen::new(report.verified_len)),
@@ -239,14 +241,16 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
                 format!("; {count} of another context not verified: leave out --context")
             }
         },
+        match report.unnamed_image_count {
+            0 => String::new(),
+            count => {
+                let count = table::count(count, "image");
+                format!("; {count} that no manifest names not verified")
+            }
+        },
     ))?;
-    let others = report.other_key_count > 0 || report.other_context_count > 0;
-    let asked_for = others || args.model_id.is_some();
-    if report.manifest_count == 0 && report.sound && asked_for {
-        let failure =
-            Failure::input("nothing was verified: no manifest is of this key, model and context")
-                .code("nothing-verified")
-                .hint("`vram store ls` lists what is there; give its key, or --keyless");
+    if report.manifest_count == 0 && report.findings.is_empty() {
+        let failure = report.nothing(args);
         output.json_failed(&report, &failure)?;
         return Err(failure);
     }
@@ -257,15 +261,40 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
         return output.json(&report);
     }
     let count = ByteLen::from_usize(report.findings.len()).get();
-    let failure =
-        Failure::integrity(format!("{} wrong in the store", table::count(count, "object")))
-            .code("store-altered")
-            .hint("push the model again from its source, or copy the objects from a good mirror");
+    let failure = Failure::integrity(format!(
+        "{} wrong in the store",
+        table::count(count, "object")
+    ))
+    .code("store-altered")
+    .hint(
+        "push the model again from its source (to a bucket with --verify): that replaces them; or \
+                 copy the objects from a good mirror",
+    );
     output.json_failed(&report, &failure)?;
     Err(failure)
 }
 
 impl VerifyReport {
+    /// Why there was nothing to verify: that is not a sound store.
+    fn nothing(&self, args: &VerifyStoreArgs) -> Failure {
+        let others = self.other_key_count > 0 || self.other_context_count > 0;
+        let (what, hint) = if others || args.model_id.is_some() {
+            (
+                "no manifest is of this key, model and context".to_owned(),
+                "`vram store ls` lists what is there; give its key, or --keyless",
+            )
+        } else if self.unnamed_image_count > 0 {
+            let images = table::count(self.unnamed_image_count, "image");
+            (
+                format!("{} has {images} and no manifest", self.store),
+                "push the model again: the images that are there are not sent again",
+            )
+        } else {
+            (format!("{} has no manifest", self.store), "check the address of the store")
+        };
+        Failure::input(format!("nothing was verified: {what}")).code("nothing-verified").hint(hint)
+    }
+
     fn of(store: &Store, keyed: bool, verdict: &StoreVerdict) -> Self {
         let found = |finding: &vram_store::Finding| Found {
             key: finding.key.clone(),
@@ -273,12 +302,13 @@ impl VerifyReport {
         };
         Self {
             store: store.name().to_string(),
-            sound: verdict.is_sound(),
+            sound: verdict.is_sound() && verdict.manifests > 0,
             keyed,
             manifest_count: verdict.manifests,
             other_key_count: verdict.other_keys,
             other_context_count: verdict.other_contexts,
             image_count: verdict.images,
+            unnamed_image_count: verdict.unnamed,
             verified_len: verdict.bytes,
             findings: verdict.findings.iter().map(found).collect(),
         }
