@@ -1,6 +1,8 @@
-//! Ctrl-C, and the termination signals of services: stop, clean up, exit 130.
+//! Ctrl-C, and the termination signals of services: stop, clean up, exit 130. A file that may not grow.
 
-use std::process;
+use core::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::{io, process};
 
 use vram_residency::CancelToken;
 
@@ -21,6 +23,14 @@ pub(crate) fn token() -> Result<CancelToken, Failure> {
     })
     .map_err(Failure::no_signals)?;
     Ok(token)
+}
+
+/// Makes a write past the limit of this process on files (`ulimit -f`) an error, which is told, and not the
+/// end of the process without a word.
+pub(crate) fn fail_past_file_limit() -> io::Result<()> {
+    // Any handler does that. Nobody reads what it sets.
+    let passed = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, passed).map(|_id| ())
 }
 
 /// Fails if the user asked to stop.

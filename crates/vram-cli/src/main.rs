@@ -50,6 +50,9 @@ fn main() -> ExitCode {
     {
         output::note(format!("core dumps may hold keys: {error}"));
     }
+    if let Err(error) = interrupt::fail_past_file_limit() {
+        output::note(format!("a limit on files would end this process: {error}"));
+    }
     let outcome = match &cli.command {
         Command::Load(args) => match &args.store {
             Some(from) => store::load(args, from, &mut output),

@@ -197,6 +197,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["vram-cli"]),
     ("clap_mangen", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
+    ("signal-hook", &["vram-cli"]),
     ("terminal_size", &["vram-cli"]),
     ("libloading", &["cuda-shim"]),
     ("nvml-wrapper", &["vram-nvml"]),

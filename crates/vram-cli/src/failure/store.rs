@@ -14,6 +14,10 @@ impl From<StoreError> for Failure {
         let input = |code, hint: &str| Self::input(what.clone()).code(code).hint(hint);
         let wrong = |code, hint: &str| Self::integrity(what.clone()).code(code).hint(hint);
         match &error {
+            StoreError::File(file) if is_limited(file) => {
+                return no_room_on_disk(what)
+                    .hint("give this process a larger limit on files (`ulimit -f`)");
+            }
             StoreError::File(file) if is_full(file) => return full(what, file),
             StoreError::File(file @ FileError::Io { .. }) => {
                 return Self::from(VramError::from(file.clone()))
@@ -105,6 +109,11 @@ fn full(what: String, error: &FileError) -> Failure {
     })
 }
 
+/// Whether the file would be larger than this process may make one.
+fn is_limited(error: &FileError) -> bool {
+    matches!(error, FileError::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge)
+}
+
 fn no_room_on_disk(what: String) -> Failure {
     Failure::new(Kind::NoRoom, what).code("no-room-on-disk")
 }
@@ -120,6 +129,7 @@ mod tests {
         for (kind, code) in [
             (ErrorKind::StorageFull, Kind::NoRoom),
             (ErrorKind::QuotaExceeded, Kind::NoRoom),
+            (ErrorKind::FileTooLarge, Kind::NoRoom),
             (ErrorKind::PermissionDenied, Kind::Input),
         ] {
             let path = Some("/store/v1".into());

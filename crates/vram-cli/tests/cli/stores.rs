@@ -181,6 +181,23 @@ fn nothing_is_not_sound_and_a_push_replaces_what_is_wrong() {
     nothing("store verify store --keyless", "has 2 images and no manifest");
 }
 
+/// A limit on files is an error with words, and not the end of the process by a signal.
+#[test]
+fn a_file_that_may_not_grow_is_told() {
+    let bench = bench(2_000_000);
+    let limited = |line: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let vram = env!("CARGO_BIN_EXE_vram");
+        shell.args(["-c", &format!("ulimit -f 512; exec '{vram}' {line}")]);
+        let ran = shell.current_dir(bench.path(".")).output().unwrap();
+        crate::support::Ran::of(ran).expect_error(3, &["too large", "ulimit -f"]);
+    };
+    limited(PUSH);
+    bench.run(words(PUSH)).expect_code(0);
+    limited(PULL);
+    assert!(!bench.path("out/00000.vseal").exists());
+}
+
 /// The only manifest of a store.
 fn manifest_file(bench: &Bench, store: &str) -> PathBuf {
     let manifest = |path: &PathBuf| path.extension().is_some_and(|it| it == "manifest");
