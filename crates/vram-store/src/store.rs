@@ -215,7 +215,9 @@ impl Store {
             return Ok(());
         }
         let touch = move || {
-            paths.iter().for_each(|path| folder::touch(path));
+            for path in &paths {
+                folder::touch(path);
+            }
             Ok(())
         };
         let _not_ours_to_touch = briefly(options, touch)?;
