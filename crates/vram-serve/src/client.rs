@@ -152,13 +152,19 @@ impl Client {
         let answer = async {
             let (_sender, response) = self.send(method, path, body).await?;
             let status = response.status();
+            let kind = response.headers().get(header::CONTENT_TYPE);
+            let is_problem = kind.is_some_and(|kind| kind == "application/problem+json");
+            // Not a refusal: the answer says what is not ready.
+            let not_ready = status.as_u16() == 503 && path.starts_with("/readyz") && !is_problem;
             let bytes = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
             let bytes = bytes.map_err(|error| self.broken(error.to_string()))?.to_bytes();
-            if status.is_success() || (status.as_u16() == 503 && path.starts_with("/readyz")) {
-                return serde_json::from_slice(&bytes)
-                    .map_err(|error| self.broken(format!("not the answer of a server: {error}")));
+            match serde_json::from_slice(&bytes) {
+                Ok(answer) if status.is_success() || not_ready => Ok(answer),
+                Err(error) if status.is_success() => {
+                    Err(self.broken(format!("not the answer of a server: {error}")))
+                }
+                _ => Err(self.refused(status, &bytes)),
             }
-            Err(self.refused(status, &bytes))
         };
         let answer = async { timeout(self.patience, answer).await };
         self.runtime.block_on(answer).unwrap_or_else(|_elapsed| {

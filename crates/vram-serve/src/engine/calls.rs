@@ -118,7 +118,10 @@ impl Engine {
         let gpus = request.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
         let parked = turn.take_parked()?;
         match self.manager.wake_model_with(parked, WakeModelRequest::new(gpus).evicts(true)) {
-            Ok(model) => turn.end_resident(model),
+            Ok(model) => {
+                self.collect_evicted();
+                turn.end_resident(model)
+            }
             Err(failed) => {
                 let (parked, error) = failed.into_parts();
                 turn.end(State::Parked(parked));

@@ -111,6 +111,8 @@ impl Engine {
                 Err(_evicted) => Ok((model, origin)),
             }
         });
+        // What it parked to make room is said now, and not when somebody asks.
+        self.collect_evicted();
         match loaded {
             Ok((model, origin)) => {
                 turn.note(None);

@@ -49,6 +49,9 @@ const HEADERS_MAX: usize = 64;
 const KEEPALIVE: (Duration, Duration, Duration) =
     (Duration::from_secs(15), Duration::from_secs(5), Duration::from_secs(30));
 
+/// How long the request of a connection that is refused is waited for.
+const REQUEST_WAIT: Duration = Duration::from_millis(300);
+
 /// The answer to a connection beyond the bound.
 const FULL: &str = "{\"code\":\"too-many-connections\",\"message\":\"as many connections are open as this \
     server bears\",\"retryable\":true,\"next\":\"try again in a second\"}\n";
@@ -201,8 +204,28 @@ async fn refuse(stream: Stream, _place: OwnedSemaphorePermit) {
     }
 }
 
+/// Reads a request to the end of its head.
+async fn request_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let (mut part, mut last) = ([0; 512], [0; 4]);
+    loop {
+        let count = stream.read(&mut part).await?;
+        for byte in part.get(..count).unwrap_or_default() {
+            last.rotate_left(1);
+            last[3] = *byte;
+            if last == *b"\r\n\r\n" {
+                return Ok(());
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
 async fn say_full(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let farewell = async {
+        // A client that gets an answer before it has asked takes it for none.
+        let _ = timeout(REQUEST_WAIT, request_head(&mut stream)).await;
         let head = format!(
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
              retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{FULL}",

@@ -7,6 +7,8 @@ use std::io::Read as _;
 use std::net::TcpStream;
 use std::thread;
 
+use vram_serve::client::{Client, ClientError};
+
 use crate::support::{Rig, request, talk, wait};
 
 /// Set in the process that one test starts for itself.
@@ -62,6 +64,23 @@ fn connections_beyond_the_bound_are_told_so_at_once_and_the_others_are_served() 
     crate::support::read_until(&mut first, "ok\n");
     drop(held);
     wait(|| rig.get("/healthz").status == 200);
+}
+
+/// Whatever it asks for, and however fast it asks.
+#[test]
+fn a_client_beyond_the_bound_is_told_so_in_the_words_of_the_server() {
+    let rig = Rig::with("[limits]\nconnections = 1\n");
+    let client = Client::new(format!("http://{}", rig.tcp).parse().unwrap()).unwrap();
+    let _held = rig.connect();
+    let refusal = |path| match client.get::<serde_json::Value>(path) {
+        Err(ClientError::Refused(problem)) => Some(problem.code.clone()),
+        Ok(_) => None,
+        Err(other) => panic!("{path}: {other}"),
+    };
+    wait(|| refusal("/readyz").is_some());
+    for path in ["/readyz", "/v1/models"].into_iter().cycle().take(40) {
+        assert_eq!(refusal(path).as_deref(), Some("too-many-connections"));
+    }
 }
 
 #[test]
