@@ -84,13 +84,17 @@ impl Check {
             .map(|model| {
                 let name = model.name.clone();
                 match plan_of_model(config, model, keys.as_ref(), limits, &mut notes) {
-                    Ok(plan) => ModelCheck {
-                        name,
-                        pieces: plan.pieces().len(),
-                        bytes: plan.total().get(),
-                        footprint: footprint(config, model, &plan),
-                        problem: usable.and_then(|devices| never_fits(devices, model, &plan)),
-                    },
+                    Ok(plan) => {
+                        let takes = footprint(config, model, &plan);
+                        let fits = |devices| never_fits(devices, model, &plan, takes);
+                        ModelCheck {
+                            name,
+                            pieces: plan.pieces().len(),
+                            bytes: plan.total().get(),
+                            footprint: takes.get(),
+                            problem: usable.and_then(fits),
+                        }
+                    }
                     Err(problem) => {
                         let problem = Some(problem);
                         ModelCheck { name, pieces: 0, bytes: 0, footprint: 0, problem }
@@ -122,8 +126,13 @@ impl Check {
     }
 }
 
-/// Why a model finds no place, also where nothing else is resident.
-fn never_fits(devices: &Devices, model: &ModelConfig, plan: &ModelPlan) -> Option<Problem> {
+/// Why a model that takes so many device bytes finds no place, also where nothing else is resident.
+fn never_fits(
+    devices: &Devices,
+    model: &ModelConfig,
+    plan: &ModelPlan,
+    takes: ByteLen,
+) -> Option<Problem> {
     let gpus = model.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
     let placements = match devices.builder.placements(plan, gpus) {
         Ok(placements) => placements,
@@ -133,7 +142,7 @@ fn never_fits(devices: &Devices, model: &ModelConfig, plan: &ModelPlan) -> Optio
     let usable = devices.usable(model.gpu);
     // Where other programs hold memory now, it may come free: a server may be running.
     let foreign = placements.before.iter().any(|one| !one.foreign.is_zero());
-    if foreign && plan.footprint() <= usable {
+    if foreign && takes <= usable {
         return None;
     }
     let place = model.gpu.map_or_else(|| "all devices".to_owned(), |gpu| format!("gpu {gpu}"));
@@ -141,9 +150,8 @@ fn never_fits(devices: &Devices, model: &ModelConfig, plan: &ModelPlan) -> Optio
         StatusCode::INSUFFICIENT_STORAGE,
         "insufficient-vram",
         format!(
-            "it never fits: it takes {} of the {usable} that may be used of {place}, and for {needed} in one \
-             piece the largest hole is {largest_hole}",
-            plan.footprint()
+            "it never fits: it takes {takes} of the {usable} that may be used of {place}, and for {needed} in \
+             one piece the largest hole is {largest_hole}"
         ),
         "give a larger device or budget, or another model: `vram plan` says what would fit",
     ))
@@ -195,18 +203,18 @@ fn plan_of_model(
 }
 
 /// Device bytes that a model takes: whole granules, or whole pages on a device with shared memory.
-fn footprint(config: &Config, model: &ModelConfig, plan: &ModelPlan) -> u64 {
+fn footprint(config: &Config, model: &ModelConfig, plan: &ModelPlan) -> ByteLen {
     let shares = match model.gpu {
         Some(gpu) => config.shares(gpu),
         // It may lie on any: the least that it takes.
         None => (0..).zip(&config.devices).all(|(gpu, _)| config.shares(gpu)),
     };
     if !shares {
-        return plan.footprint().get();
+        return plan.footprint();
     }
     let page = |len: ByteLen| len.round_up(Alignment::MIB_2).unwrap_or(len);
     let sum = |sum: ByteLen, piece: &Piece| sum.saturating_add(page(piece.len));
-    plan.pieces().iter().fold(ByteLen::ZERO, sum).get()
+    plan.pieces().iter().fold(ByteLen::ZERO, sum)
 }
 
 impl fmt::Display for Check {
