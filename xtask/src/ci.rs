@@ -6,7 +6,9 @@ use crate::{
     arguments,
     bench::{self, counts},
     examples, fuzz, gpu, layers, models, operator, page, proptest, ptx, python, reuse, shell,
-    store, summary, tour, workspace,
+    store,
+    summary::{self, Ran},
+    tour, workspace,
 };
 
 /// The command line of this command.
@@ -31,7 +33,7 @@ impl Options {
 }
 
 /// One step: its name in the table and what it does.
-type Step = (String, Box<dyn Fn() -> Result<(), String>>);
+type Step = (String, Box<dyn Fn() -> Result<Ran, String>>);
 
 /// Runs every step, also after one has failed, so that one run reports all failures.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
@@ -133,23 +135,26 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     for (name, step) in steps {
         println!("\n=== {name}");
         let started = Instant::now();
-        let failure = step().err();
-        rows.push(summary::Row { name, tests: None, took: started.elapsed(), failure });
+        let (ran, failure) = match step() {
+            Ok(ran) => (ran, None),
+            Err(failure) => (Ran::Done, Some(failure)),
+        };
+        rows.push(summary::Row { name, tests: None, took: started.elapsed(), ran, failure });
     }
     summary::finish("CI", &rows)
 }
 
 /// Runs a step, unless CI has run for so long that it might not end in its half hour. `.ci/run` says in
 /// a variable when it began.
-fn in_time(command: &str, step: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+fn in_time(command: &str, step: impl FnOnce() -> Result<(), String>) -> Result<Ran, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let began = std::env::var("VRAM_CI_BEGAN").ok().and_then(|text| text.parse().ok());
     let minutes = now.saturating_sub(began.unwrap_or(now)) / 60;
     if minutes < LATEST_MINUTES {
-        return step();
+        return step().map(Ran::from);
     }
     println!("NOT RUN: CI has taken {minutes} minutes already; `{command}` runs it");
-    Ok(())
+    Ok(Ran::Not)
 }
 
 /// No long step begins after this.
@@ -166,8 +171,12 @@ fn push_models(steps: &mut Vec<Step>) -> Result<(), String> {
     Ok(())
 }
 
-fn push(steps: &mut Vec<Step>, name: &str, step: impl Fn() -> Result<(), String> + 'static) {
-    steps.push((name.to_owned(), Box::new(step)));
+fn push<T: Into<Ran>>(
+    steps: &mut Vec<Step>,
+    name: &str,
+    step: impl Fn() -> Result<T, String> + 'static,
+) {
+    steps.push((name.to_owned(), Box::new(move || step().map(Into::into))));
 }
 
 #[cfg(test)]

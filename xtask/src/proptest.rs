@@ -65,7 +65,13 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     });
     build.run()?;
     let took = started.elapsed();
-    rows.push(summary::Row { name: "build".to_owned(), tests: None, took, failure: None });
+    rows.push(summary::Row {
+        name: "build".to_owned(),
+        tests: None,
+        took,
+        ran: summary::Ran::Done,
+        failure: None,
+    });
     for (target, packages) in targets {
         let child = options
             .cargo_test()

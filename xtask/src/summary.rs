@@ -5,12 +5,27 @@ use std::time::Instant;
 
 use crate::shell::Child;
 
+/// Whether a step did what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    Done,
+    /// It did not begin, and said why.
+    Not,
+}
+
+impl From<()> for Ran {
+    fn from((): ()) -> Self {
+        Self::Done
+    }
+}
+
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) tests: Option<u64>,
     pub(crate) took: Duration,
+    pub(crate) ran: Ran,
     /// The error, if it failed.
     pub(crate) failure: Option<String>,
 }
@@ -27,7 +42,7 @@ impl Row {
             (true, _) => None,
         };
         let took = started.elapsed();
-        Ok(Self { name: name.to_owned(), tests: Some(tests), took, failure })
+        Ok(Self { name: name.to_owned(), tests: Some(tests), took, ran: Ran::Done, failure })
     }
 }
 
@@ -37,7 +52,11 @@ pub(crate) fn finish(what: &str, rows: &[Row]) -> Result<(), String> {
     println!("\n{what}");
     for row in rows {
         let tests = row.tests.map_or_else(String::new, |count| format!("{count} tests"));
-        let verdict = if row.failure.is_some() { "FAILED" } else { "ok" };
+        let verdict = match (&row.failure, row.ran) {
+            (Some(_), _) => "FAILED",
+            (None, Ran::Done) => "ok",
+            (None, Ran::Not) => "NOT RUN",
+        };
         let seconds = row.took.as_secs_f64();
         println!("  {:width$}  {tests:>9}  {seconds:7.1} s  {verdict}", row.name);
     }
@@ -80,6 +99,7 @@ mod tests {
             name: "suite".to_owned(),
             tests: Some(1),
             took: Duration::ZERO,
+            ran: Ran::Done,
             failure: failure.map(str::to_owned),
         };
         assert!(finish("t", &[]).is_err());
