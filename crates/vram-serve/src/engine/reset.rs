@@ -164,12 +164,9 @@ impl Engine {
         let there = LoadRequest { gpu: place, ..LoadRequest::default() };
         let mut loaded = self.load_again_as(name, &there);
         // A request names a place for this load alone.
-        let put_back = || {
-            if let Some(slot) = self.slots().get_mut(name) {
-                slot.config.gpu = wanted;
-            }
-        };
-        put_back();
+        if let Some(slot) = self.slots().get_mut(name) {
+            slot.config.gpu = wanted;
+        }
         if place != wanted && loaded.as_ref().is_err_and(|problem| problem.status == NO_ROOM) {
             loaded = self.load_again_as(name, &LoadRequest::default());
         }

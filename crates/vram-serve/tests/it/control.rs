@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Instant;
 
 use vram_residency::device::fault::{Action, Hook, Op, When};
-use vram_residency::{ByteLen, DeviceOffset};
 
 use crate::support::{Rig, THREE, folder, read_until, request, wait};
 
@@ -171,14 +170,7 @@ fn a_model_without_room_is_refused_with_what_would_help_or_parks_one_of_lower_pr
 #[test]
 fn a_flipped_bit_is_found_served_to_nobody_and_repaired_from_the_file() {
     let rig = Rig::three();
-    // Plaintext lies there: the end of the file is found in device memory.
-    let file = fs::read(rig.path("a.safetensors")).unwrap();
-    let memory =
-        rig.devices[0].inspect(None, DeviceOffset::new(0), ByteLen::new(16 << 20)).unwrap();
-    let end = &file[file.len() - 64..];
-    let at = memory.windows(64).position(|window| window == end).unwrap();
-    let at = DeviceOffset::new(u64::try_from(at).unwrap());
-    rig.devices[0].flip_bit_at(None, at, 3).unwrap();
+    rig.devices[0].flip_bit_at(None, rig.end_of_a(), 3).unwrap();
     let verified = rig.post("/v1/models/a/verify", "").expect(200).json();
     assert_eq!(
         (&verified["sound"], &verified["altered"][0]["segments"]),

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use vram_serve::client::{Client, Server as Address};
@@ -56,7 +56,20 @@ fn a_call_that_waits_for_a_lease_goes_on_when_its_worker_lets_go() {
 }
 
 /// The test whose program is the worker.
-pub(crate) const WORKER: &str = "leases::a_worker_that_is_killed_gives_its_leases_back";
+const WORKER: &str = "leases::a_worker_that_is_killed_gives_its_leases_back";
+
+/// A process that leases model `a` until it is killed.
+pub(crate) fn worker(rig: &Rig) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", WORKER, "--nocapture"])
+        .env("VRAM_TEST_WORKER", &rig.unix)
+        .env("VRAM_TEST_TOKEN", rig.path("state/token"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    read_until(child.stdout.as_mut().unwrap(), "leased");
+    child
+}
 
 /// The worker is a process of its own: this test's program, told by a variable to be one.
 #[test]
@@ -71,14 +84,7 @@ fn a_worker_that_is_killed_gives_its_leases_back() {
         return;
     }
     let rig = Rig::three();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", WORKER, "--nocapture"])
-        .env("VRAM_TEST_WORKER", &rig.unix)
-        .env("VRAM_TEST_TOKEN", rig.path("state/token"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    read_until(child.stdout.as_mut().unwrap(), "leased");
+    let mut child = worker(&rig);
     assert_eq!(rig.get_json("/v1/leases")["leases"][0]["holder"], "child");
     rig.post("/v1/models/a/free", "").expect_problem(409, "in-use");
     // SIGKILL: nothing of it runs any more, no goodbye is said.

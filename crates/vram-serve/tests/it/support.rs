@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vram_residency::device::fault::{FaultDevice, FaultPlan};
 use vram_residency::model::synth::{LlamaShape, SynthModel};
-use vram_residency::{ByteLen, Device, GpuIndex, HostDevice};
+use vram_residency::{ByteLen, Device, DeviceOffset, GpuIndex, HostDevice};
 use vram_serve::{Config, Listen, ServeReport, Server, Stopper};
 
 /// A server with two host devices of 16 MiB, and models `a`, `b` and `c` of about 2 MiB in its folder.
@@ -175,6 +175,22 @@ impl Rig {
     /// Waits for the end, and returns the report.
     pub(crate) fn ended(mut self) -> ServeReport {
         self.thread.take().unwrap().join().unwrap()
+    }
+
+    /// Where the end of model `a` lies on device 0. It lies there as plaintext.
+    pub(crate) fn end_of_a(&self) -> DeviceOffset {
+        let file = fs::read(self.path("a.safetensors")).unwrap();
+        let end = &file[file.len() - 64..];
+        // In small parts, so that the search itself leaves nothing in memory. Tensors lie at granules.
+        (0..16_u64 << 4)
+            .find_map(|part| {
+                let start = part << 16;
+                let len = ByteLen::new((1 << 16) + 64);
+                let memory = self.devices[0].inspect(None, DeviceOffset::new(start), len).ok()?;
+                let at = memory.windows(64).position(|window| window == end)?;
+                Some(DeviceOffset::new(start + u64::try_from(at).unwrap()))
+            })
+            .unwrap()
     }
 
     pub(crate) fn leases(&self) -> usize {

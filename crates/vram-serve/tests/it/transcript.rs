@@ -10,15 +10,13 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use vram_residency::{ByteLen, DeviceOffset};
-
 use crate::crowds::{ALONE, resident};
 use crate::leases;
-use crate::support::{Rig, read_until, wait};
+use crate::support::{Rig, wait};
 
 /// Threads that ask for the clients.
 const THREADS: usize = 4;
@@ -124,7 +122,7 @@ fn days(rig: &Rig, told: &Told, crowd: &Crowd, until: Duration) -> u64 {
 
 /// What happens to the models.
 fn day(rig: &Rig, told: &Told) {
-    let mut worker = worker(rig);
+    let mut worker = leases::worker(rig);
     told.tell(&format!("process {} leases model a", worker.id()));
     told.call(rig, "/v1/models/a/park", "", 409);
     worker.kill().unwrap();
@@ -136,7 +134,7 @@ fn day(rig: &Rig, told: &Told) {
     told.call(rig, "/v1/models/b/migrate", "{\"gpu\":0}", 200);
     told.call(rig, "/v1/models/b/migrate", "{\"gpu\":1}", 200);
 
-    let at = end_of_a(rig);
+    let at = rig.end_of_a();
     rig.devices[0].flip_bit_at(None, at, 3).unwrap();
     told.tell(&format!("a bit flips in device 0, at {} bytes", at.get()));
     assert_eq!(told.call(rig, "/v1/models/a/verify", "", 200)["sound"], false);
@@ -147,35 +145,6 @@ fn day(rig: &Rig, told: &Told) {
         assert_eq!(told.call(rig, &path, "", 200)["sound"], true);
     }
     rig.get("/readyz").expect(200);
-}
-
-/// Where the end of model `a` lies. It lies there as plaintext.
-fn end_of_a(rig: &Rig) -> DeviceOffset {
-    let file = std::fs::read(rig.path("a.safetensors")).unwrap();
-    let end = &file[file.len() - 64..];
-    // In small parts, so that the search itself leaves nothing in memory. Tensors lie at granules.
-    (0..16_u64 << 4)
-        .find_map(|part| {
-            let start = part << 16;
-            let len = ByteLen::new((1 << 16) + 64);
-            let memory = rig.devices[0].inspect(None, DeviceOffset::new(start), len).ok()?;
-            let at = memory.windows(64).position(|window| window == end)?;
-            Some(DeviceOffset::new(start + u64::try_from(at).unwrap()))
-        })
-        .unwrap()
-}
-
-/// A process that leases model `a` until it is killed.
-fn worker(rig: &Rig) -> Child {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", leases::WORKER, "--nocapture"])
-        .env("VRAM_TEST_WORKER", &rig.unix)
-        .env("VRAM_TEST_TOKEN", rig.path("state/token"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    read_until(child.stdout.as_mut().unwrap(), "leased");
-    child
 }
 
 /// Clients that keep their connections and ask in turn.
