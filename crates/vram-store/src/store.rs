@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 
 use crate::error::StoreError;
 use crate::options::{StoreOptions, on_files, within};
@@ -194,10 +194,21 @@ impl Store {
             let found = found.map_err(|error| self.failed(action(), &error))?;
             return Ok(found.map(|(len, modified)| object(len, modified)));
         }
+        let found = self.head(key, options)?;
+        Ok(found.map(|meta| object(meta.size, meta.last_modified.into())))
+    }
+
+    /// What a bucket says of an object; `None` if there is none.
+    fn head(
+        &self,
+        key: &str,
+        options: &StoreOptions<'_>,
+    ) -> Result<Option<ObjectMeta>, StoreError> {
+        let action = || format!("look for {key}");
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
         let found = patient(options, async move { objects.head(&name).await })?;
         match found.map_err(|stalled| self.failed(action(), &stalled))? {
-            Ok(meta) => Ok(Some(object(meta.size, meta.last_modified.into()))),
+            Ok(meta) => Ok(Some(meta)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(action(), &error)),
         }
@@ -240,13 +251,7 @@ impl Store {
             let found = briefly(options, find)?;
             return found.map_err(|error| self.failed(action(), &error));
         }
-        let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
-        let found = patient(options, async move { objects.head(&name).await })?;
-        match found.map_err(|stalled| self.failed(action(), &stalled))? {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed(action(), &error)),
-        }
+        Ok(self.head(key, options)?.map(|meta| meta.size))
     }
 
     /// All objects under a prefix, in the order of their keys.

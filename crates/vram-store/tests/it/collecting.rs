@@ -5,11 +5,10 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex};
 
 use vram_store::{
-    Push, Pushed, Sample, Store, StoreError, StoreOptions, VerifyMeans, image_key, manifest_key,
-    parts_key,
+    Push, Pushed, Store, StoreError, StoreOptions, VerifyMeans, image_key, manifest_key, parts_key,
 };
 
-use crate::support::{MODEL, World, key, push, remove};
+use crate::support::{MODEL, World, key, push, remove, verify};
 use crate::through::{Before, Through};
 
 /// Runs something before the call of this number, from 0.
@@ -69,8 +68,7 @@ fn collect(store: &Store) {
 }
 
 fn is_whole(world: &World, at: &str) {
-    let verdict =
-        world.store.verify(None, VerifyMeans::Keyless, Sample::All, &StoreOptions::new()).unwrap();
+    let verdict = verify(&world.store, VerifyMeans::Keyless);
     assert!(verdict.is_sound() && verdict.manifests == 1, "{at}: {verdict:?}");
 }
 

@@ -3,17 +3,16 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use vram_store::{
-    Push, Sample, Store, StoreError, StoreEvent, StoreOptions, VerifyMeans, image_key, parts_key,
+    Push, Store, StoreError, StoreEvent, StoreOptions, VerifyMeans, image_key, parts_key,
 };
 
-use crate::support::{MODEL, World, noting, push, put, remove};
+use crate::support::{MODEL, World, noting, push, put, remove, verify};
 
 /// Three parts, so that the middle one is neither the first nor the last.
 const LEN: usize = (16 << 20) + 5000;
 
 fn sound(world: &World, store: &Store) -> bool {
-    let means = VerifyMeans::Keys(&world.keys, None);
-    store.verify(None, means, Sample::All, &StoreOptions::new()).unwrap().is_sound()
+    verify(store, VerifyMeans::Keys(&world.keys, None)).is_sound()
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use vram_store::object_store::ObjectStore as _;
 use vram_store::{
-    Pull, Push, Sample, Store, StoreError, StoreEvent, StoreOptions, VerifyMeans, image_key,
-    manifest_key, parts_key,
+    Pull, Push, Store, StoreError, StoreEvent, StoreOptions, VerifyMeans, image_key, manifest_key,
+    parts_key,
 };
 
 use crate::liar::{Liar, Lie, Watched};
-use crate::support::{MODEL, World, content, key, load, noting, push, put};
+use crate::support::{MODEL, World, content, key, load, noting, push, put, verify};
 
 fn keys_of(world: &World) -> Vec<String> {
     let mut listed = Vec::new();
@@ -156,10 +156,7 @@ fn a_manifest_that_is_wrong_in_the_store_is_mended_or_named() {
             _ => false,
         };
         assert!(events.iter().any(told), "{events:?}");
-        let sound = world
-            .store
-            .verify(None, VerifyMeans::Keyless, Sample::All, &StoreOptions::new())
-            .unwrap();
+        let sound = verify(&world.store, VerifyMeans::Keyless);
         assert_eq!(sound.is_sound(), mended, "{sound:?}");
         if mended {
             assert!(again.manifest_present && again.id == pushed.id, "no second one is written");

@@ -10,8 +10,8 @@ use vram_seal::{
 use vram_store::object_store::memory::InMemory;
 use vram_store::object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use vram_store::{
-    LoadError, Part, Pull, Push, Pushed, SealedReader, Store, StoreError, StoreEvent, StoreOptions,
-    Trusted, Wanted, image_key,
+    LoadError, Part, Pull, Push, Pushed, Sample, SealedReader, Store, StoreError, StoreEvent,
+    StoreOptions, StoreVerdict, Trusted, VerifyMeans, Wanted, image_key,
 };
 
 pub(crate) const MODEL: &str = "llama-3-8b";
@@ -75,6 +75,11 @@ pub(crate) fn remove(world: &World, key: &str) {
     let (objects, key) = (Arc::clone(&world.objects), key.into());
     let gone = async move { objects.delete(&key).await.unwrap() };
     futures_util::FutureExt::now_or_never(gone).unwrap();
+}
+
+/// The verdict on all that a store has.
+pub(crate) fn verify(store: &Store, means: VerifyMeans<'_>) -> StoreVerdict {
+    store.verify(None, means, Sample::All, &StoreOptions::new()).unwrap()
 }
 
 pub(crate) fn key() -> SealKey {

@@ -10,7 +10,7 @@ use vram_store::{
 };
 
 use crate::liar::{Liar, Lie};
-use crate::support::{MODEL, World, push};
+use crate::support::{MODEL, World, push, verify};
 
 fn world() -> World {
     let world = World::new();
@@ -27,10 +27,6 @@ fn put(world: &World, key: &str, bytes: Option<Vec<u8>>) {
         }
     };
     futures_util::FutureExt::now_or_never(put).unwrap();
-}
-
-fn verify(store: &Store, means: VerifyMeans<'_>) -> vram_store::StoreVerdict {
-    store.verify(None, means, Sample::All, &StoreOptions::new()).unwrap()
 }
 
 #[test]
