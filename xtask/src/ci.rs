@@ -92,7 +92,28 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let target = ["test", "--workspace", "--features", "vram-cli/cuda", "--test", "cli"];
         shell::cargo(&target).args(&["--", "cuda", "program"]).run()
     });
-    // What takes long builds of its own comes last, and only while there is time.
+    let mut late = late_steps()?;
+    let first = usize::try_from(now() / DAY).unwrap_or(0) % late.len().max(1);
+    late.rotate_left(first);
+    steps.append(&mut late);
+
+    let mut rows = Vec::new();
+    for (name, step) in steps {
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let (ran, failure) = match step() {
+            Ok(ran) => (ran, None),
+            Err(failure) => (Ran::Done, Some(failure)),
+        };
+        rows.push(summary::Row { name, tests: None, took: started.elapsed(), ran, failure });
+    }
+    summary::finish("CI", &rows)
+}
+
+/// What takes long builds of its own comes last, and only while there is time. Each day another step is the
+/// first of them, so that none is always left out.
+fn late_steps() -> Result<Vec<Step>, String> {
+    let mut steps: Vec<Step> = Vec::new();
     push(&mut steps, "main job", || {
         let demo = ["run", "--release", "-p", "vram-cli", "--", "demo"];
         in_time("cargo run --release -p vram-cli -- demo", || shell::cargo(&demo).run())
@@ -130,24 +151,13 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "instruction counts", || {
         in_time("cargo xtask counts", || counts::run(&counts::Options::for_ci()))
     });
-
-    let mut rows = Vec::new();
-    for (name, step) in steps {
-        println!("\n=== {name}");
-        let started = Instant::now();
-        let (ran, failure) = match step() {
-            Ok(ran) => (ran, None),
-            Err(failure) => (Ran::Done, Some(failure)),
-        };
-        rows.push(summary::Row { name, tests: None, took: started.elapsed(), ran, failure });
-    }
-    summary::finish("CI", &rows)
+    Ok(steps)
 }
 
 /// Runs a step, unless CI has run for so long that it might not end in its half hour. `.ci/run` says in
 /// a variable when it began.
 fn in_time(command: &str, step: impl FnOnce() -> Result<(), String>) -> Result<Ran, String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = now();
     let began = std::env::var("VRAM_CI_BEGAN").ok().and_then(|text| text.parse().ok());
     let minutes = now.saturating_sub(began.unwrap_or(now)) / 60;
     if minutes < LATEST_MINUTES {
@@ -156,6 +166,13 @@ fn in_time(command: &str, step: impl FnOnce() -> Result<(), String>) -> Result<R
     println!("NOT RUN: CI has taken {minutes} minutes already; `{command}` runs it");
     Ok(Ran::Not)
 }
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+const DAY: u64 = 24 * 60 * 60;
 
 /// No long step begins after this.
 const LATEST_MINUTES: u64 = 21;

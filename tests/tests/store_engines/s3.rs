@@ -53,7 +53,12 @@ fn a_real_server_is_pushed_to_loaded_from_and_not_believed() {
     let store = fresh(&address, "basic");
     let check = store.check(&StoreOptions::new()).unwrap();
     for trial in &check.trials {
-        println!("  {:?} {}: {}", trial.good, trial.what, trial.seen);
+        let good = match trial.good {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "not known",
+        };
+        println!("  {good}: {}: {}", trial.what, trial.seen);
     }
     assert!(check.is_good(), "{check:?}");
 
