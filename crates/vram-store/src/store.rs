@@ -273,7 +273,7 @@ impl Store {
         } else {
             let (objects, name) = (Arc::clone(self.objects(false)), self.key(prefix));
             let (root, stall) = (self.inner.root.clone(), options.limits.stall);
-            let below = move |meta: object_store::ObjectMeta| {
+            let below = move |meta: ObjectMeta| {
                 let key = meta.location.as_ref().strip_prefix(&*root)?;
                 let key = key.trim_start_matches('/').to_owned();
                 Some(Object { key, len: meta.size, modified: meta.last_modified.into() })
