@@ -93,7 +93,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         shell::cargo(&target).args(&["--", "cuda", "program"]).run()
     });
     let mut late = late_steps()?;
-    let first = usize::try_from(now() / DAY).unwrap_or(0) % late.len().max(1);
+    let day = usize::try_from(now() / DAY).unwrap_or(0);
+    let first = day.checked_rem(late.len()).unwrap_or(0);
     late.rotate_left(first);
     steps.append(&mut late);
 
