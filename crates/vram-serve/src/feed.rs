@@ -10,11 +10,13 @@ use std::time::SystemTime;
 
 use axum::body::Bytes;
 use serde::Serialize;
-use tokio::sync::watch;
-use vram_residency::{Event, EventSink};
+use tokio::sync::{broadcast, watch};
+use vram_residency::{Event, EventKind, EventSink, ShardId};
 
 /// Events that one write carries at most.
 const BATCH: usize = 64;
+/// News that one holder may be behind.
+const NEWS_KEPT: usize = 256;
 
 /// The last events. Clones share them.
 #[derive(Clone, Debug)]
@@ -24,6 +26,21 @@ pub(crate) struct Feed {
     /// Distinguishes the ids of this run from those of an earlier one.
     run: Arc<str>,
     len_max: usize,
+    news: broadcast::Sender<News>,
+}
+
+/// What who holds shards must know at once.
+#[derive(Clone, Debug)]
+pub(crate) struct News {
+    pub(crate) what: What,
+    pub(crate) shards: Arc<[ShardId]>,
+}
+
+/// What became of shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Altered,
+    Lost,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +99,13 @@ impl Feed {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (head, _) = watch::channel(0);
         let run = format!("{:x}", since.as_micros()).into();
-        Self { kept: Arc::default(), head, run, len_max }
+        let (news, _) = broadcast::channel(NEWS_KEPT);
+        Self { kept: Arc::default(), head, run, len_max, news }
+    }
+
+    /// What becomes of shards from now on. Nothing waits for who reads it: what is missed is counted.
+    pub(crate) fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -159,6 +182,19 @@ impl Feed {
     }
 }
 
+impl News {
+    fn of(kind: &EventKind) -> Option<Self> {
+        let (what, shards) = match kind {
+            EventKind::Altered { shard, .. } => (What::Altered, Arc::from([shard.clone()])),
+            EventKind::DeviceLost { shards, .. } | EventKind::DeviceReset { lost: shards, .. } => {
+                (What::Lost, Arc::clone(shards))
+            }
+            _ => return None,
+        };
+        Some(Self { what, shards })
+    }
+}
+
 impl Kept {
     /// The number of the next event.
     fn next(&self) -> u64 {
@@ -169,6 +205,9 @@ impl Kept {
 impl EventSink for Feed {
     fn event(&mut self, event: &Event) {
         self.append(event.kind.name(), event);
+        if let Some(news) = News::of(&event.kind) {
+            let _nobody_holds_any = self.news.send(news);
+        }
     }
 
     fn dropped(&mut self, count: u64) {

@@ -1,14 +1,14 @@
 //! Leases by connection: a worker that goes, or dies, gives its leases back with its connection. Those of
 //! workers that have the memory open are in `sharing`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use vram_residency::{Lease, ModelHandle, ModelPiece};
+use vram_residency::{Lease, ModelHandle, ModelPiece, ShardId};
 
 use super::Engine;
 use crate::feed::Own;
@@ -100,6 +100,18 @@ pub(crate) struct LeasedShard {
     shard: String,
     gpu: u32,
     bytes: u64,
+}
+
+impl LeasedShard {
+    fn of((piece, lease): (&ModelPiece, &Lease)) -> Self {
+        Self {
+            tensor: piece.piece.name.clone(),
+            part: piece.piece.part,
+            shard: lease.shard().shard_id.to_string(),
+            gpu: lease.gpu(),
+            bytes: lease.len().get(),
+        }
+    }
 }
 
 impl Leases {
@@ -226,14 +238,17 @@ impl Held {
 
     /// The shards, in the order of the model's plan.
     pub(crate) fn shards(&self) -> Vec<LeasedShard> {
-        let shown = self.pieces().map(|(piece, lease)| LeasedShard {
-            tensor: piece.piece.name.clone(),
-            part: piece.piece.part,
-            shard: lease.shard().shard_id.to_string(),
-            gpu: lease.gpu(),
-            bytes: lease.len().get(),
-        });
-        shown.collect()
+        self.pieces().map(LeasedShard::of).collect()
+    }
+
+    /// Those of these shards that are held: how many, and the first of them.
+    pub(crate) fn of_these(&self, shards: &HashSet<ShardId>) -> (usize, Vec<LeasedShard>) {
+        /// As many as an event names segments.
+        const NAMED_MAX: usize = 32;
+
+        let held = self.pieces().filter(|(_, lease)| shards.contains(&lease.shard().shard_id));
+        let held: Vec<_> = held.collect();
+        (held.len(), held.into_iter().take(NAMED_MAX).map(LeasedShard::of).collect())
     }
 }
 

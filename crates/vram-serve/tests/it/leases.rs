@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use vram_residency::device::fault::{Action, Op};
 use vram_serve::client::{Client, Server as Address};
 
 use crate::support::{Rig, Wire, read_until, request, wait};
@@ -41,6 +42,21 @@ fn what_a_connection_leases_goes_nowhere_until_the_connection_ends() {
     wait(|| rig.leases() == 0);
     assert_eq!(rig.model("a")["leases"], 0);
     rig.post("/v1/models/a/park", "").expect(200);
+}
+
+#[test]
+fn a_worker_is_told_by_its_lease_that_what_it_holds_was_altered_or_lost() {
+    let rig = Rig::three();
+    let (mut worker, mut other) = (rig.lease("a", "w"), rig.lease("b", "other"));
+    rig.devices[0].flip_bit_at(None, rig.end_of_a(), 3).unwrap();
+    rig.post("/v1/models/a/verify", "").expect(200);
+    read_until(&mut worker, "{\"event\":\"altered\",\"count\":1,\"first\":[{\"tensor\":");
+    rig.devices[0].next(Op::Read, Action::Driver(214)).unwrap();
+    rig.post("/v1/models/a/verify", "").expect_problem(503, "device-lost");
+    read_until(&mut worker, "\"lost\"");
+    rig.post("/v1/drain", "{\"deadline_ms\":10}");
+    let told = read_until(&mut other, "\"cut\"");
+    assert!(!told.contains("altered"), "{told}");
 }
 
 #[test]

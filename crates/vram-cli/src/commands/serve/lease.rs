@@ -112,6 +112,17 @@ fn read(mut leased: LeasedModel, news: &Sender<News>) {
     }
 }
 
+/// What became of shards that are held.
+fn unusable(line: Option<&Value>) -> String {
+    let of = |name: &str| line.and_then(|line| line.get(name));
+    let count = of("count").and_then(Value::as_u64).unwrap_or(0);
+    let what = of("event").and_then(Value::as_str).unwrap_or("altered");
+    let (shards, were) = if count == 1 { ("shard", "was") } else { ("shards", "were") };
+    format!(
+        "{count} {shards} of this lease {were} {what}: use the model no longer, and let go of it"
+    )
+}
+
 /// Waits until the lease has ended. Returns how, the last line of the server, and why it broke.
 fn wait(heard: &Receiver<News>) -> (How, Option<Value>, Option<ClientError>) {
     let mut last: Option<Value> = None;
@@ -123,8 +134,15 @@ fn wait(heard: &Receiver<News>) -> (How, Option<Value>, Option<ClientError>) {
             Ok(News::Leased) => {}
             Ok(News::Line(line)) => {
                 last = Some(serde_json::from_str(&line).unwrap_or(Value::String(line)));
-                if is(&last, "draining") {
+                let said = |what: &str| is(&last, what);
+                if said("draining") {
                     tell("the server is being stopped, and waits for this lease");
+                } else if said("altered") || said("lost") {
+                    tell(&unusable(last.as_ref()));
+                } else if said("missed") {
+                    tell(
+                        "news of the model were missed: `vram ctl verify` says whether it is sound",
+                    );
                 }
             }
             Ok(News::Signal) => return (How::ByHolder, last, None),
