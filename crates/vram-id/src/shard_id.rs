@@ -2,6 +2,7 @@
 
 use core::borrow::Borrow;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::ops::Deref;
 use core::str::FromStr;
 use std::sync::Arc;
@@ -12,8 +13,12 @@ use ulid::Ulid;
 ///
 /// Derefs to `str`. Ids made by one process rise strictly in byte order for any clock, and differ
 /// across processes by 80 random bits a millisecond.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardId(Arc<str>);
+// One word: a manager keeps several of each shard. Each has the same length, which none keeps.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ShardId(Arc<[u8; LEN]>);
+
+/// Bytes of a shard id.
+const LEN: usize = ShardId::PREFIX.len() + ulid::ULID_LEN;
 
 impl ShardId {
     /// The prefix of every shard id.
@@ -22,15 +27,18 @@ impl ShardId {
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // It is ASCII, which a look at 37 bytes proves again.
+        str::from_utf8(&*self.0).unwrap_or_default()
     }
 
     pub(crate) fn from_ulid(ulid: Ulid) -> Self {
-        let mut digits = [0; ulid::ULID_LEN];
-        let mut text = String::with_capacity(37);
-        text.push_str(Self::PREFIX);
-        text.push_str(ulid.array_to_str(&mut digits));
-        Self(text.into())
+        let mut text = [0; LEN];
+        let (prefix, digits) = text.split_at_mut(Self::PREFIX.len());
+        prefix.copy_from_slice(Self::PREFIX.as_bytes());
+        if let Some(digits) = digits.first_chunk_mut() {
+            ulid.array_to_str(digits);
+        }
+        Self(Arc::new(text))
     }
 }
 
@@ -38,49 +46,56 @@ impl Deref for ShardId {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.0
+        self.as_str()
+    }
+}
+
+/// As that of its text, by which maps find it.
+impl Hash for ShardId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
 impl AsRef<str> for ShardId {
     fn as_ref(&self) -> &str {
-        &self.0
+        self
     }
 }
 
 impl Borrow<str> for ShardId {
     fn borrow(&self) -> &str {
-        &self.0
+        self
     }
 }
 
 impl PartialEq<str> for ShardId {
     fn eq(&self, other: &str) -> bool {
-        *self.0 == *other
+        *self.as_str() == *other
     }
 }
 
 impl PartialEq<&str> for ShardId {
     fn eq(&self, other: &&str) -> bool {
-        *self.0 == **other
+        *self.as_str() == **other
     }
 }
 
 impl PartialEq<String> for ShardId {
     fn eq(&self, other: &String) -> bool {
-        *self.0 == **other
+        *self.as_str() == **other
     }
 }
 
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self)
     }
 }
 
 impl fmt::Debug for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -105,7 +120,7 @@ impl FromStr for ShardId {
 #[cfg(feature = "serde")]
 impl serde::Serialize for ShardId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(self)
     }
 }
 

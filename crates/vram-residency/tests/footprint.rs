@@ -20,8 +20,12 @@ use vram_residency::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What is reached, in bytes, with some room. The aim is 1024.
-const MOST: usize = 1300;
+/// The aim, in bytes, in a model of 100,000 shards.
+const MOST: usize = 1024;
+/// With a small model, which has more of what tables keep in reserve.
+const MOST_SMALL: usize = 1040;
+/// For shards that are sealed one by one: each has a holder of its own.
+const MOST_ALONE: usize = 1100;
 const LEN: usize = 64;
 /// What a block of the allocator takes besides its length.
 const BLOCK: usize = 16;
@@ -42,7 +46,7 @@ fn kept<T>(what: &str, count: usize, work: impl FnOnce() -> T) -> usize {
 /// One test, so that nothing else allocates meanwhile.
 #[test]
 fn the_host_memory_of_a_resident_shard_besides_its_bytes_is_bounded() {
-    for count in [10_000, 100_000] {
+    for (count, most) in [(10_000, MOST_SMALL), (100_000, MOST)] {
         let manager = VramManager::builder().host_device(ByteLen::new(64 << 20)).build().unwrap();
         let file = vec![7; LEN * count];
         let len = u64::try_from(LEN).unwrap();
@@ -53,7 +57,7 @@ fn the_host_memory_of_a_resident_shard_besides_its_bytes_is_bounded() {
             let request = AdmitRequest::new("model", GpuChoice::One(0)).read_back(ReadBack::None);
             manager.admit(request, &plan, &source).unwrap()
         });
-        assert!(admitted <= MOST, "{admitted}");
+        assert!(admitted <= most, "{admitted}");
     }
     let (count, piece) = (10_000, [7; LEN]);
     let manager = VramManager::builder().host_device(ByteLen::new(64 << 20)).build().unwrap();
@@ -63,5 +67,5 @@ fn the_host_memory_of_a_resident_shard_besides_its_bytes_is_bounded() {
             manager.seal(request.clone(), &piece).unwrap();
         }
     });
-    assert!(sealed <= MOST, "{sealed}");
+    assert!(sealed <= MOST_ALONE, "{sealed}");
 }

@@ -1,6 +1,7 @@
 //! A part of a GPU that holds, or will hold, one shard. It is wiped and released on every path.
 
 pub(crate) mod dry_run;
+mod filling;
 mod place;
 pub(crate) mod placements;
 
@@ -17,6 +18,7 @@ use crate::error::SpaceError;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::life::pass::LifePass;
 use crate::space::dry_run::DryRun;
+use crate::space::filling::Filling;
 use crate::sync::lock;
 
 /// A placement and its grant in the ledger. Dropping it releases both together.
@@ -33,10 +35,7 @@ pub struct Space {
     /// The region that contains this space, in mode `Region`.
     region: Weak<Block>,
     written: bool,
-    /// Held from before the first write until a shard lies here.
-    under_way: Option<Arc<LifePass>>,
-    /// The reservation that this space was taken from, and returns to unless the space is kept.
-    origin: Option<Box<dyn Origin>>,
+    filling: Filling,
 }
 
 /// The reservation that a space was taken from and returns to.
@@ -97,7 +96,7 @@ impl Space {
         let held = Some((placement, Grant::Promised(reservation)));
         let region = gpu.backing.region();
         gpu.life.count_place();
-        Self { gpu, held, block: None, region, written: false, under_way: None, origin: None }
+        Self { gpu, held, block: None, region, written: false, filling: Filling::default() }
     }
 
     /// As [`new`](Self::new), taken from a reservation, to which it returns when released.
@@ -108,7 +107,7 @@ impl Space {
         reservation: Reservation,
     ) -> Self {
         let mut space = Self::new(gpu, placement, reservation);
-        space.origin = Some(origin);
+        space.set_origin(origin);
         space
     }
 
@@ -121,13 +120,13 @@ impl Space {
 
     /// Makes the space return to this reservation when released.
     pub fn set_origin(&mut self, origin: Box<dyn Origin>) {
-        self.origin = Some(origin);
+        self.filling.set_origin(origin);
     }
 
     /// Makes the space permanent for its shard: when released later, it returns to the free room
     /// and not to a reservation.
     pub fn keep(&mut self) {
-        self.origin = None;
+        drop(self.filling.take_origin());
     }
 
     /// Removes this space in a dry run. Returns false if the dry run does not contain it.
@@ -193,18 +192,18 @@ impl Space {
     ///
     /// As [`Gpu::enter`].
     pub fn pass(&mut self) -> Result<Arc<LifePass>, SpaceError> {
-        if let Some(pass) = &self.under_way {
+        if let Some(pass) = self.filling.pass() {
             return Ok(Arc::clone(pass));
         }
         let pass = Arc::new(self.gpu.enter()?);
-        self.under_way = Some(Arc::clone(&pass));
+        self.filling.set_pass(Arc::clone(&pass));
         Ok(pass)
     }
 
     /// Marks placing as finished: a shard or a reservation now owns this space, so a reset and the
     /// close of the manager need not wait for it.
     pub fn finish_placing(&mut self) {
-        self.under_way = None;
+        drop(self.filling.take_pass());
     }
 
     /// Removes and returns its block, if that is of an earlier life of the device.
@@ -311,7 +310,7 @@ impl Space {
         let outcome = match self.wipe(&placement) {
             // A promised place keeps its memory: after a free, the driver could refuse to allocate
             // it again.
-            Ok(wiped) if self.origin.as_ref().is_some_and(|origin| origin.holds_places()) => {
+            Ok(wiped) if self.filling.origin().is_some_and(Origin::holds_places) => {
                 Ok((wiped, None))
             }
             Ok(wiped) => self.give_back_block(measured).map(|delta| (wiped, delta)),
@@ -322,7 +321,7 @@ impl Space {
         };
         match outcome {
             Ok((wiped, driver_delta)) => {
-                if let Some(origin) = self.origin.take() {
+                if let Some(origin) = self.filling.take_origin() {
                     let block = self.block.take();
                     origin.take_back(&self.gpu, placement, grant.promised(), block);
                     return Ok(Returned { bytes, wiped, driver_delta });

@@ -25,30 +25,42 @@ const LOWEST: usize = 0;
 /// Blocks between two landmarks that a search by address leaves behind.
 const LANDMARK_STEPS: usize = 8;
 
-/// A part of the region, or an index that waits for its next use.
+/// A part of the region, or an index that waits for its next use. It ends where the block above it
+/// begins, or with the region. There is one for every shard, so it is kept small.
 #[derive(Clone, Copy, Debug)]
 struct Block {
-    span: Span,
+    start: u64,
     /// The neighbours in address order, or [`NONE`].
     below: usize,
     above: usize,
     kind: Kind,
-    is_landmark: bool,
 }
 
+/// What a block is: the serial of a placement, or one of two numbers that no serial reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+struct Kind(u64);
+
+impl Kind {
     /// Not part of the region.
-    Vacant,
-    /// A placement. An empty one has no place in the address list.
-    Live { serial: u64 },
+    const VACANT: Self = Self(u64::MAX);
     /// A hole. It stands in [`Sizes`] as well, but while it is changed.
-    Hole,
+    const HOLE: Self = Self(u64::MAX - 1);
+
+    /// A placement. An empty one has no place in the address list.
+    const fn live(serial: u64) -> Self {
+        Self(serial)
+    }
+
+    const fn is_live(self) -> bool {
+        self.0 < Self::HOLE.0
+    }
 }
 
 /// The blocks of one region. No two holes are neighbours.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
+    /// Where the region ends.
+    end: u64,
     all: Vec<Block>,
     /// Vacant indices of `all`; the last one is reused first.
     vacant: Vec<usize>,
@@ -59,23 +71,22 @@ pub(super) struct Blocks {
 }
 
 impl Block {
-    const fn new(span: Span, kind: Kind) -> Self {
-        Self { span, below: NONE, above: NONE, kind, is_landmark: false }
+    const fn new(start: u64, kind: Kind) -> Self {
+        Self { start, below: NONE, above: NONE, kind }
     }
 
-    const fn is_hole(&self) -> bool {
-        matches!(self.kind, Kind::Hole)
+    fn is_hole(&self) -> bool {
+        self.kind == Kind::HOLE
     }
 }
 
 impl Blocks {
     /// One hole as large as the region, or nothing if the region is empty.
     pub(super) fn whole(capacity: u64) -> Self {
-        let mut blocks = Self::default();
+        let mut blocks = Self { end: capacity, ..Self::default() };
         if capacity > 0 {
-            let span = Span { start: 0, end: capacity };
-            blocks.all.push(Block::new(span, Kind::Hole));
-            blocks.sizes.insert(Hole::new(span, LOWEST));
+            blocks.all.push(Block::new(0, Kind::HOLE));
+            blocks.sizes.insert(Hole::new(Span { start: 0, end: capacity }, LOWEST));
         }
         blocks
     }
@@ -94,23 +105,30 @@ impl Blocks {
         let mut index = landmark.map_or(LOWEST, |(_, &index)| index);
         let mut steps = 0_usize;
         loop {
-            let block = self.all.get_mut(index)?;
-            if offset < block.span.end {
+            let block = *self.all.get(index)?;
+            if offset < self.end_of(&block) {
                 return block.is_hole().then_some(index);
             }
             index = block.above;
             steps = steps.wrapping_add(1);
             if steps.is_multiple_of(LANDMARK_STEPS)
-                && let Some(block) = self.all.get_mut(index)
+                && let Some(block) = self.all.get(index)
             {
-                block.is_landmark = true;
-                self.landmarks.insert(block.span.start, index);
+                self.landmarks.insert(block.start, index);
             }
         }
     }
 
     pub(super) fn span(&self, index: usize) -> Span {
-        self.all.get(index).map_or(Span { start: 0, end: 0 }, |block| block.span)
+        self.all.get(index).map_or(Span { start: 0, end: 0 }, |block| self.span_of(block))
+    }
+
+    fn end_of(&self, block: &Block) -> u64 {
+        self.all.get(block.above).map_or(self.end, |above| above.start)
+    }
+
+    fn span_of(&self, block: &Block) -> Span {
+        Span { start: block.start, end: self.end_of(block) }
     }
 
     /// Makes `taken`, which lies in the hole, a live block, and returns its index; the rest on
@@ -128,7 +146,7 @@ impl Blocks {
             self.sizes.insert(Hole::new(Span { start: taken.end, ..whole }, rest));
         }
         if let Some(block) = self.all.get_mut(index) {
-            block.kind = Kind::Live { serial };
+            block.kind = Kind::live(serial);
         }
         self.live_count = self.live_count.saturating_add(1);
         index
@@ -137,20 +155,22 @@ impl Blocks {
     /// An empty placement: it takes an index and no byte.
     pub(super) fn take_nothing(&mut self, serial: u64) -> usize {
         self.live_count = self.live_count.saturating_add(1);
-        self.store(Block::new(Span { start: 0, end: 0 }, Kind::Live { serial }))
+        // Where the region ends, so that it ends where it begins.
+        self.store(Block::new(self.end, Kind::live(serial)))
     }
 
     /// Makes a live block a hole and joins it with the holes beside it, if the block still belongs
     /// to the placement of that serial. Returns the number of its bytes.
     pub(super) fn release(&mut self, index: usize, serial: u64) -> Option<u64> {
         let block = self.all.get(index);
-        let block = *block.filter(|block| block.kind == Kind::Live { serial })?;
+        let block = *block.filter(|block| block.kind == Kind::live(serial))?;
         self.live_count = self.live_count.saturating_sub(1);
-        if block.span.len() == 0 {
+        let own = self.span_of(&block);
+        if own.len() == 0 {
             self.vacate(index);
             return Some(0);
         }
-        let (mut hole, mut span) = (index, block.span);
+        let (mut hole, mut span) = (index, own);
         if let Some(below) = self.hole(block.below) {
             self.sizes.remove(Hole::new(below, block.below));
             self.absorb(block.below, index);
@@ -162,10 +182,10 @@ impl Blocks {
             span.end = above.end;
         }
         if let Some(block) = self.all.get_mut(hole) {
-            block.kind = Kind::Hole;
+            block.kind = Kind::HOLE;
         }
         self.sizes.insert(Hole::new(span, hole));
-        Some(block.span.len())
+        Some(own.len())
     }
 
     /// Bytes in the largest hole.
@@ -186,14 +206,14 @@ impl Blocks {
         self.in_order(Block::is_hole)
     }
 
-    /// The live blocks in address order, the empty ones first: O(n log n).
+    /// The live blocks in address order, the empty ones last: O(n log n).
     pub(super) fn live(&self) -> impl Iterator<Item = Span> + use<> {
-        self.in_order(|block| matches!(block.kind, Kind::Live { .. }))
+        self.in_order(|block| block.kind.is_live())
     }
 
     fn in_order(&self, wanted: fn(&Block) -> bool) -> impl Iterator<Item = Span> + use<> {
         let wanted = self.all.iter().filter(|block| wanted(block));
-        let mut spans: Vec<_> = wanted.map(|block| block.span).collect();
+        let mut spans: Vec<_> = wanted.map(|block| self.span_of(block)).collect();
         spans.sort_unstable_by_key(|span| (span.start, span.end));
         spans.into_iter()
     }
@@ -205,20 +225,18 @@ impl Blocks {
 
     /// The span of a block that is a hole.
     fn hole(&self, index: usize) -> Option<Span> {
-        self.all.get(index).filter(|block| block.is_hole()).map(|block| block.span)
+        self.all.get(index).filter(|block| block.is_hole()).map(|block| self.span_of(block))
     }
 
     /// Cuts a block in two at an offset inside it; returns the index of the upper part.
     fn split(&mut self, index: usize, at: u64) -> usize {
         let Some(&lower) = self.all.get(index) else { return index };
-        let span = Span { start: at, end: lower.span.end };
-        let upper = Block { below: index, above: lower.above, ..Block::new(span, Kind::Hole) };
+        let upper = Block { below: index, above: lower.above, ..Block::new(at, Kind::HOLE) };
         let upper = self.store(upper);
         if let Some(above) = self.all.get_mut(lower.above) {
             above.below = upper;
         }
         if let Some(lower) = self.all.get_mut(index) {
-            lower.span.end = at;
             lower.above = upper;
         }
         upper
@@ -227,11 +245,8 @@ impl Blocks {
     /// Adds the block above to the one below it, and vacates its index.
     fn absorb(&mut self, index: usize, above: usize) {
         let Some(&gone) = self.all.get(above) else { return };
-        if gone.is_landmark {
-            self.landmarks.remove(&gone.span.start);
-        }
+        self.landmarks.remove(&gone.start);
         if let Some(block) = self.all.get_mut(index) {
-            block.span.end = gone.span.end;
             block.above = gone.above;
         }
         if let Some(next) = self.all.get_mut(gone.above) {
@@ -253,7 +268,7 @@ impl Blocks {
 
     fn vacate(&mut self, index: usize) {
         if let Some(block) = self.all.get_mut(index) {
-            block.kind = Kind::Vacant;
+            block.kind = Kind::VACANT;
             self.vacant.push(index);
         }
     }

@@ -90,7 +90,7 @@ fn place_all_for(
     lens: &[ByteLen],
     target: &Arc<Gpu>,
 ) -> Result<Vec<Space>, VramError> {
-    let priority = entries.iter().map(|entry| entry.standing.claim.priority).min().unwrap_or(0);
+    let priority = entries.iter().map(|entry| entry.standing.priority).min().unwrap_or(0);
     let waking = entries.first().and_then(|entry| Some(entry.member()?.model.number));
     let room = RoomMaking { waking, ..RoomMaking::none(priority) };
     let gpus = core::slice::from_ref(target);
@@ -117,7 +117,7 @@ fn wake_all(
     let first = entries().next();
     let room = RoomMaking {
         evicts: request.evicts,
-        priority: entries().map(|entry| entry.standing.claim.priority).min().unwrap_or(0),
+        priority: entries().map(|entry| entry.standing.priority).min().unwrap_or(0),
         asker: first.map(|entry| (&entry.holder().model_id, entry.holder().owner.as_ref())),
         waking: first.and_then(|entry| Some(entry.member()?.model.number)),
     };

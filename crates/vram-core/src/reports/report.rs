@@ -135,7 +135,7 @@ pub fn report(core: &Core) -> Report {
                 last_proof: state.ages.last_proof(),
                 last_checked: state.ages.last_checked(),
                 pinned: entry.standing.pinned(),
-                priority: entry.standing.claim.priority,
+                priority: entry.standing.priority,
                 on_eviction: victim::fate(core, entry),
                 backed_up: state.copies.backup.is_some(),
                 leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),

@@ -144,7 +144,7 @@ fn let_go(core: &Core, gpu: &Gpu) -> Vec<Set> {
             let place = Place::Restoring { gpu: gpu.index };
             let generation = state.generation.saturating_add(1);
             let next = State::new(place, Arc::clone(&state.seal), generation, Ages::new(now, None));
-            let entry = Arc::new(old.next_generation(next));
+            let entry = Arc::new(old.next_generation(state, next));
             // In one step for whoever looks for it: first the new one, then the old one ends.
             core.registry.insert(Arc::clone(&entry));
             let space = state.go(&old.id, ShardCause::Empty, Place::Replaced);

@@ -78,7 +78,7 @@ pub(crate) fn with_room<T>(
 pub(crate) fn place_for(core: &Core, entry: &Entry, target: &Arc<Gpu>) -> Result<Space, VramError> {
     let lens = [entry.plaintext_len];
     let waking = entry.member().map(|member| member.model.number);
-    let room = RoomMaking { waking, ..RoomMaking::none(entry.standing.claim.priority) };
+    let room = RoomMaking { waking, ..RoomMaking::none(entry.standing.priority) };
     let gpus = core::slice::from_ref(target);
     with_room(core, gpus, Goal::Pieces(&lens), room, || Ok(target.place(entry.plaintext_len)?))
 }

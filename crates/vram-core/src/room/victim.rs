@@ -101,7 +101,7 @@ impl Listed {
         (entries, begun): (Vec<Arc<Entry>>, Option<u64>),
     ) {
         let stays = |entry: &Arc<Entry>| {
-            entry.standing.claim.priority > room.priority || evict::stays(core, entry).is_some()
+            entry.standing.priority > room.priority || evict::stays(core, entry).is_some()
         };
         let Some(first) = entries.first().filter(|_| !entries.iter().any(stays)) else { return };
         let places: Option<Vec<_>> = entries.iter().map(|entry| place(entry)).collect();
@@ -118,7 +118,7 @@ impl Listed {
         }
         let standing = |entry: &Arc<Entry>| {
             let standing = &entry.standing;
-            (standing.claim, standing.last_used(), standing.use_number())
+            (standing.claim(), standing.last_used(), standing.use_number())
         };
         let all = || entries.iter().map(standing);
         let candidate = Candidate {
@@ -229,5 +229,5 @@ fn summed(places: impl Iterator<Item = (u32, ByteLen)>) -> Vec<(u32, ByteLen)> {
 
 /// What eviction does with a shard.
 pub(crate) fn fate(core: &Core, entry: &Entry) -> OnEviction {
-    entry.standing.claim.on_eviction.unwrap_or(core.on_eviction)
+    entry.standing.claim().on_eviction.unwrap_or(core.on_eviction)
 }

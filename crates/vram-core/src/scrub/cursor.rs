@@ -96,7 +96,7 @@ pub(crate) struct Run {
 pub(crate) struct Seen {
     pub(crate) began: Moment,
     pub(crate) generation: u64,
-    pub(crate) changes: u64,
+    pub(crate) changes: u32,
     pub(crate) gpu: u32,
     pub(crate) range: DeviceRange,
 }

@@ -43,13 +43,7 @@ impl SealRequest {
     /// segment size.
     pub fn new(model_id: &str, gpu: u32) -> Self {
         Self {
-            sealed_as: SealedAs {
-                model_id: model_id.into(),
-                context: Arc::from([]),
-                metadata: Description::Given(Metadata::default()),
-                shard_index: 0,
-                revision: 0,
-            },
+            sealed_as: SealedAs::new(model_id),
             gpu,
             protection: Protection::Encrypted,
             suite: None,
@@ -123,7 +117,7 @@ impl SealRequest {
         HeldBy { owner: self.owner.clone(), model_id: Arc::clone(&self.sealed_as.model_id) }
     }
 
-    pub(crate) const fn room_making(&self) -> RoomMaking<'_> {
+    pub(crate) fn room_making(&self) -> RoomMaking<'_> {
         let asker = Some((&self.sealed_as.model_id, self.owner.as_ref()));
         let (evicts, priority) = (self.evicts, self.claim.priority);
         RoomMaking { evicts, priority, asker, waking: None }

@@ -1,5 +1,6 @@
 //! Since when a shard lies at its present placement, and when it was last found sound.
 
+use core::num::NonZeroU64;
 use core::time::Duration;
 
 use vram_id::{Clock, Timestamp};
@@ -33,13 +34,21 @@ impl Check {
     }
 }
 
-/// Monotonic time in nanoseconds, which 64 bits hold for centuries: there are ages of every shard.
+/// Monotonic time in nanoseconds, which 64 bits hold for centuries, and one more, so that none is 0
+/// and an `Option` takes no more: there are ages of every shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Nanos(u64);
+pub(crate) struct Nanos(NonZeroU64);
 
 impl From<Duration> for Nanos {
     fn from(monotonic: Duration) -> Self {
-        Self(u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX))
+        let nanos = u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX);
+        Self(NonZeroU64::MIN.saturating_add(nanos))
+    }
+}
+
+impl From<Nanos> for Duration {
+    fn from(Nanos(nanos): Nanos) -> Self {
+        Self::from_nanos(nanos.get().saturating_sub(1))
     }
 }
 
@@ -69,9 +78,9 @@ pub(crate) struct Ages {
     last_proof: Option<At>,
     /// Counts the changes. A check that reads the shard in parts starts again if this count has
     /// risen.
-    changes: u64,
+    changes: u32,
     /// Counts the placements and seals.
-    arrivals: u64,
+    arrivals: u32,
 }
 
 impl Ages {
@@ -124,7 +133,7 @@ impl Ages {
     /// The monotonic time from which the age counts.
     pub(crate) fn unverified_since(&self) -> Duration {
         let since = self.last_verified.map_or(self.here_since, |(began, _by)| began.monotonic);
-        Duration::from_nanos(since.0)
+        since.into()
     }
 
     /// For how long no check has found all of the shard sound. Zero if the clock goes back, which a
@@ -134,11 +143,11 @@ impl Ages {
     }
 
     /// Differs after the bytes have come to another placement or seal.
-    pub(crate) const fn arrivals(&self) -> u64 {
+    pub(crate) const fn arrivals(&self) -> u32 {
         self.arrivals
     }
 
-    pub(crate) const fn changes(&self) -> u64 {
+    pub(crate) const fn changes(&self) -> u32 {
         self.changes
     }
 }

@@ -19,6 +19,7 @@ pub use self::models::ModelCounts;
 pub(crate) use self::models::{Lies, Models};
 use self::oldest::Oldest;
 use crate::shard::HeldBy;
+use crate::shard::ages::Nanos;
 use crate::sync::{Mutex, lock};
 
 /// The sums of all GPUs of a manager. Its locks are innermost: nothing is called under them.
@@ -72,7 +73,7 @@ struct Here {
     /// The holders, those with the most bytes first.
     largest: BTreeSet<(Reverse<ByteLen>, HeldBy)>,
     /// The shards that are not in quarantine, the longest unverified first.
-    ages: Oldest<(Duration, ShardId)>,
+    ages: Oldest<(Nanos, ShardId)>,
     leases: Oldest<CountedLease>,
 }
 
@@ -133,18 +134,15 @@ impl Here {
     /// The change of a shard that lay here and lies here still: most often it was found sound.
     fn stays(&mut self, shard: &ShardId, holder: &HeldBy, before: Row, after: Row) {
         if before.unverified_since != after.unverified_since {
-            let mut aged = (Duration::ZERO, shard.clone());
             if let Some(since) = before.unverified_since {
-                aged.0 = since;
-                self.ages.remove(holder, &aged);
+                self.ages.remove(holder, &(since.into(), shard.clone()));
             } else {
                 self.quarantined.remove(shard);
             }
             if let Some(since) = after.unverified_since {
-                aged.0 = since;
-                self.ages.add(holder, aged);
+                self.ages.add(holder, (since.into(), shard.clone()));
             } else {
-                self.quarantined.insert(aged.1);
+                self.quarantined.insert(shard.clone());
             }
         }
         if before.bytes != after.bytes {
@@ -186,7 +184,7 @@ impl Census {
         {
             let mut here = lock(here);
             if let Some(since) = row.unverified_since {
-                here.ages.remove(holder, &(since, shard.clone()));
+                here.ages.remove(holder, &(since.into(), shard.clone()));
             } else {
                 here.quarantined.remove(shard);
             }
@@ -200,7 +198,7 @@ impl Census {
         {
             let mut here = lock(here);
             if let Some(since) = row.unverified_since {
-                here.ages.add(holder, (since, shard.clone()));
+                here.ages.add(holder, (since.into(), shard.clone()));
             } else {
                 here.quarantined.insert(shard.clone());
             }
@@ -254,7 +252,8 @@ impl Census {
     /// The shard of a GPU that no check has found sound for the longest time, and since when. Of
     /// equals the one with the lowest id.
     pub(crate) fn oldest(&self, gpu: u32) -> Option<(Duration, ShardId)> {
-        self.here(gpu).and_then(|here| lock(here).ages.first().cloned())
+        let (since, shard) = self.here(gpu).and_then(|here| lock(here).ages.first().cloned())?;
+        Some((since.into(), shard))
     }
 
     /// The number of leases, and the one of them that began first.
@@ -281,8 +280,8 @@ impl Census {
         let mut all = Holdings::default();
         for (here, readable) in heres().zip(readable) {
             let here = lock(here);
-            let since = |age: Option<&(Duration, ShardId)>| {
-                age.filter(|_| *readable).map(|(since, _)| *since)
+            let since = |age: Option<&(Nanos, ShardId)>| {
+                age.filter(|_| *readable).map(|(since, _)| (*since).into())
             };
             let mut others = here.total;
             for holder in &listed {

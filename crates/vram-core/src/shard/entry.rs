@@ -35,9 +35,6 @@ pub(crate) struct Entry {
     pub(crate) standing: Standing,
     pub(crate) listeners: Arc<Listeners>,
     state: Mutex<State>,
-    /// The shard's slot in the count of resident shards; taken out when the shard is lost with its
-    /// device.
-    counted: Mutex<Option<Counted>>,
 }
 
 /// The part of a shard that changes. Only a thread that is exclusive at the gate changes it, except
@@ -56,6 +53,9 @@ pub(crate) struct State {
     pub(crate) ages: Ages,
     /// Copies of the shard elsewhere, from which it is restored if its device is lost.
     pub(crate) copies: Copies,
+    /// The shard's slot in the count of resident shards; taken out when the shard is lost with its
+    /// device.
+    counted: Option<Counted>,
     /// How the shard is counted in its model.
     lies: Option<Lies>,
 }
@@ -71,6 +71,7 @@ impl Entry {
         listeners: Arc<Listeners>,
         (state, counted): (State, Counted),
     ) -> Self {
+        let state = State { counted: Some(counted), ..state };
         Self {
             id,
             sealed_as,
@@ -80,13 +81,14 @@ impl Entry {
             standing,
             listeners,
             state: Mutex::new(state),
-            counted: Mutex::new(Some(counted)),
         }
     }
 
     /// The entry of the shard after a reset of its GPU, in `state`: the same shard, with the gate of
-    /// its own that no lease of the last generation holds. It is counted from now on.
-    pub(crate) fn next_generation(&self, mut state: State) -> Self {
+    /// its own that no lease of the last generation holds. It is counted from now on, in the slot of
+    /// `before`, the state until now.
+    pub(crate) fn next_generation(&self, before: &mut State, mut state: State) -> Self {
+        state.counted = before.counted.take();
         state.recount(self, None);
         Self {
             id: self.id.clone(),
@@ -97,7 +99,6 @@ impl Entry {
             standing: self.standing.again(),
             listeners: Arc::clone(&self.listeners),
             state: Mutex::new(state),
-            counted: Mutex::new(self.take_seat()),
         }
     }
 
@@ -120,9 +121,9 @@ impl Entry {
         self.member().map(|member| member.model.begin())
     }
 
-    /// Gives up the shard's slot in the count of resident shards, or passes it on.
+    /// Gives up the shard's slot in the count of resident shards.
     pub(crate) fn take_seat(&self) -> Option<Counted> {
-        lock(&self.counted).take()
+        lock(&self.state).counted.take()
     }
 
     /// The lease that began first, with its age. The caller holds no lock: a clock is foreign code.
@@ -238,6 +239,7 @@ impl State {
             quarantine: None,
             ages,
             copies: Copies { backup: None, exported: None },
+            counted: None,
             lies: None,
         }
     }

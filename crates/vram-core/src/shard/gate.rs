@@ -47,7 +47,7 @@ pub(crate) struct Gate {
 
 #[derive(Debug, Default)]
 struct State {
-    shared: usize,
+    shared: u32,
     exclusive: bool,
     leases: Leases,
     queue: Queue,

@@ -1,10 +1,11 @@
 //! All shards of a manager, by id.
 
+use core::borrow::Borrow;
+use core::hash::{Hash, Hasher};
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use dashmap::DashMap;
-use vram_id::ShardId;
+use dashmap::{DashMap, Entry as Slot};
 
 use crate::error::VramError;
 use crate::shard::{Census, Entry, Listed, Parked, ShardState};
@@ -38,7 +39,31 @@ impl Drop for Counted {
 
 /// All shards, by id. A shard stays in the map until it is gone, so that a call that looks for it
 /// finds it at any moment.
-pub(crate) type Shards = DashMap<ShardId, Arc<Entry>>;
+pub(crate) type Shards = DashMap<ById, ()>;
+
+/// A shard in the map, which finds it by the id in its entry. The map keeps no id of its own.
+#[derive(Debug)]
+pub(crate) struct ById(pub(crate) Arc<Entry>);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 impl Registry {
     pub(crate) fn new(count_max: u64, parked: Parked) -> Self {
@@ -76,8 +101,17 @@ impl Registry {
         here.filter_map(|id| self.find(&id)).collect()
     }
 
+    /// Adds a shard, in the place of its last generation if it has one here.
     pub(crate) fn insert(&self, entry: Arc<Entry>) {
-        self.shards.insert(entry.id.clone(), entry);
+        let before = match self.shards.entry(ById(entry)) {
+            Slot::Occupied(slot) => Some(slot.replace_entry(())),
+            Slot::Vacant(slot) => {
+                slot.insert(());
+                None
+            }
+        };
+        // After the map's guard.
+        drop(before);
     }
 
     /// The entry of a shard, if it is resident.
@@ -87,7 +121,7 @@ impl Registry {
 
     /// The entry of a shard in any state.
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Entry>> {
-        self.shards.get(id).map(|entry| Arc::clone(&entry))
+        self.shards.get(id).map(|found| Arc::clone(&found.key().0))
     }
 
     /// Keeps a shard in the map while it is parked.
@@ -124,7 +158,7 @@ impl Registry {
     /// All shards in any state, in ascending order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         let mut entries: Vec<_> =
-            self.shards.iter().map(|entry| Arc::clone(entry.value())).collect();
+            self.shards.iter().map(|found| Arc::clone(&found.key().0)).collect();
         entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         entries
     }

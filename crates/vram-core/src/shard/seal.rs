@@ -3,6 +3,7 @@
 pub(crate) mod prints;
 
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
@@ -84,17 +85,48 @@ impl Seal {
     }
 }
 
-/// The properties that a shard's seal is bound to.
+/// The properties that a shard's seal is bound to. It derefs to those that the shards of one request
+/// have in common, and share until one of them is changed.
 #[derive(Clone)]
 pub(crate) struct SealedAs {
-    pub(crate) model_id: Arc<str>,
-    pub(crate) context: Arc<[u8]>,
+    common: Arc<Common>,
     pub(crate) metadata: Description,
     pub(crate) shard_index: u64,
     pub(crate) revision: u64,
 }
 
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) model_id: Arc<str>,
+    pub(crate) context: Arc<[u8]>,
+}
+
+impl Deref for SealedAs {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl DerefMut for SealedAs {
+    fn deref_mut(&mut self) -> &mut Common {
+        Arc::make_mut(&mut self.common)
+    }
+}
+
 impl SealedAs {
+    /// Shard 0, revision 0 of this model, without context and description.
+    pub(crate) fn new(model_id: &str) -> Self {
+        let common = Common { model_id: model_id.into(), context: Arc::from([]) };
+        Self {
+            common: Arc::new(common),
+            metadata: Description::Given(Metadata::default()),
+            shard_index: 0,
+            revision: 0,
+        }
+    }
+
     /// # Errors
     ///
     /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes;
@@ -144,6 +176,7 @@ fn check_len(what: &'static str, bytes: &[u8]) -> Result<(), VramError> {
 
 /// Names the model, as events and reports do. Of the context, often a tenant, and of the description
 /// it shows the length, as they are hidden in a record.
+#[expect(clippy::missing_fields_in_debug, reason = "the fields of `common` are shown one by one")]
 impl fmt::Debug for SealedAs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SealedAs")

@@ -19,8 +19,11 @@ pub(crate) struct Claim {
 /// The eviction settings of a resident shard, and its last use.
 #[derive(Debug)]
 pub(crate) struct Standing {
-    pub(crate) claim: Claim,
+    // A claim in parts: `pinned` changes.
+    pub(crate) priority: u32,
+    on_eviction: Option<OnEviction>,
     pinned: AtomicBool,
+    cost: u64,
     /// Monotonic time of the last use, in nanoseconds.
     used_at: AtomicU64,
     /// Position of the last use among all uses; orders uses that have the same time.
@@ -29,9 +32,12 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) const fn new(claim: Claim) -> Self {
+        let Claim { priority, cost, on_eviction, pinned } = claim;
         Self {
-            claim,
-            pinned: AtomicBool::new(claim.pinned),
+            priority,
+            on_eviction,
+            pinned: AtomicBool::new(pinned),
+            cost,
             used_at: AtomicU64::new(0),
             use_number: AtomicU64::new(0),
         }
@@ -40,11 +46,16 @@ impl Standing {
     /// The standing of the shard's next generation: the same.
     pub(crate) fn again(&self) -> Self {
         Self {
-            claim: self.claim,
-            pinned: AtomicBool::new(self.pinned()),
             used_at: AtomicU64::new(self.used_at.load(Ordering::Relaxed)),
             use_number: AtomicU64::new(self.use_number()),
+            ..Self::new(self.claim())
         }
+    }
+
+    /// The settings as they are now.
+    pub(crate) fn claim(&self) -> Claim {
+        let (priority, cost, on_eviction) = (self.priority, self.cost, self.on_eviction);
+        Claim { priority, cost, on_eviction, pinned: self.pinned() }
     }
 
     pub(crate) fn used(&self, at: Duration, number: u64) {

@@ -23,7 +23,7 @@ const LOOKS: u32 = 8;
 /// One shard, as it is at one moment.
 struct Look {
     /// Differs after every move and every new seal.
-    at: (u64, u64, u32),
+    at: (u64, u32, u32),
     gpu: Arc<Gpu>,
     seal: Arc<Seal>,
     quarantined: bool,

@@ -15,23 +15,23 @@ pub(crate) struct Leased {
     pub(crate) holder: Option<Arc<str>>,
 }
 
-/// All leases of one shard. Most shards have one lease or none, which takes little memory.
+/// All leases of one shard. Most shards have none, which takes one word.
 #[derive(Debug, Default)]
-pub(crate) enum Leases {
-    #[default]
-    None,
-    One(Box<Leased>),
+pub(crate) struct Leases(Option<Box<Held>>);
+
+#[derive(Debug)]
+enum Held {
+    One(Leased),
     /// Two or more.
-    #[expect(clippy::box_collection, reason = "one word of every shard, not three")]
-    Many(Box<BTreeSet<Leased>>),
+    Many(BTreeSet<Leased>),
 }
 
 impl Leases {
     pub(crate) fn count(&self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::One(_) => 1,
-            Self::Many(all) => all.len(),
+        match self.0.as_deref() {
+            None => 0,
+            Some(Held::One(_)) => 1,
+            Some(Held::Many(all)) => all.len(),
         }
     }
 
@@ -41,35 +41,40 @@ impl Leases {
 
     /// All leases, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Leased> {
-        let (one, many) = match self {
-            Self::None => (None, None),
-            Self::One(one) => (Some(&**one), None),
-            Self::Many(all) => (None, Some(&**all)),
+        let (one, many) = match self.0.as_deref() {
+            None => (None, None),
+            Some(Held::One(one)) => (Some(one), None),
+            Some(Held::Many(all)) => (None, Some(all)),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }
 
     pub(crate) fn add(&mut self, leased: Leased) {
-        *self = match core::mem::take(self) {
-            Self::None => Self::One(Box::new(leased)),
-            Self::One(one) => Self::Many(Box::new([*one, leased].into())),
-            Self::Many(mut all) => {
-                all.insert(leased);
-                Self::Many(all)
-            }
+        let Some(held) = self.0.as_deref_mut() else {
+            self.0 = Some(Box::new(Held::One(leased)));
+            return;
         };
+        match held {
+            Held::One(one) => *held = Held::Many([core::mem::take(one), leased].into()),
+            Held::Many(all) => {
+                all.insert(leased);
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, leased: &Leased) {
-        *self = match core::mem::take(self) {
-            Self::One(one) if *one == *leased => Self::None,
-            Self::Many(mut all) => {
+        let Some(held) = self.0.as_deref_mut() else { return };
+        match held {
+            Held::One(one) if *one == *leased => self.0 = None,
+            Held::One(_) => {}
+            Held::Many(all) => {
                 all.remove(leased);
                 let last = if all.len() == 1 { all.pop_first() } else { None };
-                last.map_or(Self::Many(all), |last| Self::One(Box::new(last)))
+                if let Some(last) = last {
+                    *held = Held::One(last);
+                }
             }
-            same => same,
-        };
+        }
     }
 }
 

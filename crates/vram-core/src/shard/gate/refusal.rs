@@ -16,7 +16,7 @@ pub(crate) enum Occupied {
     /// So many leases exist.
     Leases(usize),
     /// So many shared users are inside.
-    Readers(usize),
+    Readers(u32),
     /// Another thread is exclusive.
     Exclusive,
     /// The gate is free, but so many calls wait in the queue and come first.
