@@ -26,11 +26,14 @@ impl ShardId {
     }
 
     pub(crate) fn from_ulid(ulid: Ulid) -> Self {
-        let mut digits = [0; ulid::ULID_LEN];
-        let mut text = String::with_capacity(37);
-        text.push_str(Self::PREFIX);
-        text.push_str(ulid.array_to_str(&mut digits));
-        Self(text.into())
+        let mut text = [0; Self::PREFIX.len() + ulid::ULID_LEN];
+        let (prefix, digits) = text.split_at_mut(Self::PREFIX.len());
+        prefix.copy_from_slice(Self::PREFIX.as_bytes());
+        if let Some(digits) = digits.first_chunk_mut() {
+            ulid.array_to_str(digits);
+        }
+        // Prefix and digits are ASCII.
+        Self(core::str::from_utf8(&text).unwrap_or_default().into())
     }
 }
 
