@@ -1,7 +1,7 @@
 //! A part of a GPU that holds, or will hold, one shard. It is wiped and released on every path.
 
 pub(crate) mod dry_run;
-mod place;
+pub(crate) mod place;
 pub(crate) mod placements;
 
 use core::fmt;
