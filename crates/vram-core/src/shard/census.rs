@@ -133,18 +133,18 @@ impl Here {
     /// The change of a shard that lay here and lies here still: most often it was found sound.
     fn stays(&mut self, shard: &ShardId, holder: &HeldBy, before: Row, after: Row) {
         if before.unverified_since != after.unverified_since {
-            let mut aged = (Duration::ZERO, shard.clone());
-            if let Some(since) = before.unverified_since {
-                aged.0 = since;
-                self.ages.remove(holder, &aged);
-            } else {
-                self.quarantined.remove(shard);
-            }
-            if let Some(since) = after.unverified_since {
-                aged.0 = since;
-                self.ages.add(holder, aged);
-            } else {
-                self.quarantined.insert(aged.1);
+            let aged = |since| (since, shard.clone());
+            match (before.unverified_since, after.unverified_since) {
+                (Some(was), Some(since)) => self.ages.replace(holder, &aged(was), aged(since)),
+                (Some(was), None) => {
+                    self.ages.remove(holder, &aged(was));
+                    self.quarantined.insert(shard.clone());
+                }
+                (None, Some(since)) => {
+                    self.quarantined.remove(shard);
+                    self.ages.add(holder, aged(since));
+                }
+                (None, None) => {}
             }
         }
         if before.bytes != after.bytes {
