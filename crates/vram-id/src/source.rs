@@ -2,7 +2,7 @@
 
 use ulid::Ulid;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::rising::Rising;
 use crate::shard_id::ShardId;
 use crate::split_mix::SplitMix;
@@ -38,28 +38,48 @@ impl IdSource {
 
     /// The next id. Only a seeded source reads `clock`.
     pub fn next(&self, clock: &dyn Clock) -> ShardId {
+        ShardId::from_ulid(self.draw(clock, Rising::next))
+    }
+
+    /// The next `count` ids, in ascending order. Time and randomness are asked for once: of ids of one
+    /// moment each is the one before plus one, however they are drawn.
+    pub fn next_many(&self, clock: &dyn Clock, count: usize) -> Vec<ShardId> {
+        let mut ulids = Vec::with_capacity(count);
+        if count > 0 {
+            self.draw(clock, |rising, now, fresh| {
+                ulids.push(rising.next(now, fresh));
+                ulids.extend((1..count).map(|_| rising.next(now, 0)));
+            });
+        }
+        ulids.into_iter().map(ShardId::from_ulid).collect()
+    }
+
+    /// Lets `draw` take ids of a moment, under the lock of the generator.
+    fn draw<T>(
+        &self,
+        clock: &dyn Clock,
+        draw: impl FnOnce(&mut Rising, Timestamp, u128) -> T,
+    ) -> T {
         static PROCESS: Mutex<Rising> = Mutex::new(Rising::new());
 
-        let ulid = match self {
+        match self {
             Self::Process => {
                 // Both are called before the lock is taken: they are foreign code.
                 let (now, fresh) = (SystemClock.now(), Ulid::generate().random());
-                lock(&PROCESS).next(now, fresh)
+                draw(&mut lock(&PROCESS), now, fresh)
             }
             Self::Seeded(Seeded { rising, entropy }) => {
                 let now = clock.now();
                 let fresh = lock(entropy).next_u128();
-                lock(rising).next(now, fresh)
+                draw(&mut lock(rising), now, fresh)
             }
-        };
-        ShardId::from_ulid(ulid)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
 
     #[derive(Debug)]
     struct Stuck(u64);
@@ -101,6 +121,23 @@ mod tests {
         }
         let distinct: std::collections::HashSet<_> = all.iter().flatten().collect();
         assert_eq!(distinct.len(), 8000);
+    }
+
+    /// Many at once are distinct from all others, rise with them, and repeat from a seed.
+    #[test]
+    fn many_ids_at_once_rise_among_the_others() {
+        for source in [IdSource::Process, IdSource::seeded(7)] {
+            let mut ids = vec![source.next(&Stuck(1_000_000))];
+            for count in [0, 1, 2, 1000, 3] {
+                let more = source.next_many(&Stuck(1_000_000), count);
+                assert_eq!(more.len(), count);
+                ids.extend(more);
+                ids.push(source.next(&Stuck(1_000_000)));
+            }
+            assert!(ids.is_sorted_by(|one, next| one < next));
+        }
+        let many = |seed| IdSource::seeded(seed).next_many(&Stuck(9), 50);
+        assert!(many(7) == many(7) && many(7) != many(8));
     }
 
     #[test]

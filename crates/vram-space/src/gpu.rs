@@ -201,6 +201,10 @@ impl Gpu {
 
     /// Records a sticky error that a call from outside of this manager met.
     fn notice(&self) {
+        // Most often there is none, which is seen without a lock.
+        if !matches!(self.device.state(), DeviceState::Lost { .. }) {
+            return;
+        }
         let epoch = self.life.epoch();
         if let DeviceState::Lost { error } = self.device.state() {
             self.lose(error, Some(epoch));

@@ -26,6 +26,7 @@ pub use life::Life;
 pub use life::pass::{Claim, LifePass};
 pub use life::table::{LifeCause, LifeState, LifeStep};
 pub use space::dry_run::{DryRun, RoomAfter};
+pub use space::place::Placing;
 pub use space::placements::{EmptyGpu, Placements, PlannedPlace};
 pub use space::{Origin, Returned, Space, locate};
 pub use staging::at_work::on_a_worker;

@@ -6,11 +6,13 @@
 //! nothing foreign. What the owner of the memory has to be told about one, it is told under that
 //! lock, so that it hears of changes in the order in which they happen.
 
+mod by_number;
 #[cfg(all(test, shuttle))]
 mod models;
 pub(crate) mod pass;
 pub(crate) mod table;
 
+use core::hash::BuildHasherDefault;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +20,7 @@ use std::time::Instant;
 use vram_gpu::GpuError;
 
 use crate::block::Block;
+use crate::life::by_number::ByNumber;
 use crate::life::pass::{Claim, LifePass};
 use crate::life::table::{LifeCause, LifeState, LifeStep};
 use crate::staging::at_work::on_a_worker;
@@ -40,7 +43,7 @@ struct Inner {
     /// Set for good when the owner begins to close: no new call begins.
     closing: bool,
     /// Running calls, by the thread that began them.
-    passes: HashMap<ThreadId, usize>,
+    passes: HashMap<ThreadId, usize, BuildHasherDefault<ByNumber>>,
     pass_count: usize,
     /// Places of the GPU that are taken: by shards, reservations and running calls.
     places: usize,

@@ -2,7 +2,7 @@
 
 pub(crate) mod dry_run;
 mod filling;
-mod place;
+pub(crate) mod place;
 pub(crate) mod placements;
 
 use core::fmt;

@@ -14,15 +14,16 @@
 pub mod images;
 
 use core::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_files::Watch;
 use vram_seal::Protection;
-use vram_space::{Gpu, Space};
+use vram_space::{Gpu, Placing, Space, SpaceError};
 
 use crate::error::{EvictionPlan, VramError};
 use crate::models::each::each_piece;
+use crate::models::request::Pieces;
 use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::parts::{Core, GpuChoice};
 use crate::resident::Lease;
@@ -30,12 +31,12 @@ use crate::resident::lease::check_holder;
 use crate::room::{Goal, evict, holders, make_room};
 use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place, stream};
+use crate::shard::seal::check_piece;
 use crate::shard::{Admitted, Counted};
 use crate::transfer::{ReadBack, SourceFeed};
 
-/// A piece with everything that sealing it needs.
+/// The place of a piece.
 pub(crate) struct Placed {
-    pub(crate) request: SealRequest,
     pub(crate) space: Space,
     pub(crate) counted: Counted,
 }
@@ -87,14 +88,14 @@ pub(crate) fn admit_placed(
     let model = numbered(core, plan, &request.common);
     request.admitted = Some(Arc::clone(&model));
     let placed = place(&request)?;
-    let job = Job { core, source, watch: &watch, failed_at: request.failed_at };
+    name_shards(core, &model);
+    let job = Job { core, pieces: request.pieces(), source, watch: &watch };
     // Cancelled through the watch, which the progress callback can do too.
     let work = plan.pieces().iter().zip(placed);
     let ready = each_piece(core, &lens(plan), work, None, |index, work| job.seal(index, work))?;
     source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
     // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
-    model.consists_of(ready.iter().map(|one| one.id().clone()).collect());
     let holder = request.holder.as_ref();
     let early = ready.iter().filter(|_| request.leased).map(|one| one.early_lease(core, holder));
     let early = early.collect::<Result<Vec<_>, _>>()?;
@@ -107,6 +108,12 @@ pub(crate) fn admit_placed(
 fn numbered(core: &Core, plan: &ModelPlan, request: &SealRequest) -> Arc<Admitted> {
     let number = core.admissions.fetch_add(1, Ordering::Relaxed);
     Arc::new(Admitted::new(number, plan.clone(), request.holder()))
+}
+
+/// Names the shards of a model, in ascending order: their states are locked in this order when they
+/// arrive.
+fn name_shards(core: &Core, model: &Admitted) {
+    model.consists_of(core.ids.next_many(&*core.clock, model.plan.pieces().len()));
 }
 
 /// Makes all shards of a model resident, in one moment.
@@ -148,11 +155,14 @@ fn place_all_once(
 ) -> Result<Vec<Placed>, VramError> {
     let gpus = choose(core, request.gpus)?;
     fits_as_a_whole(&gpus, plan.footprint())?;
-    let mut placed = Vec::new();
-    for (index, piece) in plan.pieces().iter().enumerate() {
-        placed.push(place_piece(core, request, index, piece, &gpus)?);
-    }
-    Ok(placed)
+    request.check()?;
+    let placing = begin_placing(&gpus);
+    plan.pieces().iter().map(|piece| place_piece(core, piece, &placing)).collect()
+}
+
+/// A call that places on each of these GPUs, or why there is none.
+pub(crate) fn begin_placing(gpus: &[Arc<Gpu>]) -> Vec<Result<Placing, SpaceError>> {
+    gpus.iter().map(Gpu::begin_placing).collect()
 }
 
 /// Refuses a model that is too large for these GPUs as a whole, before any piece is placed: the figures
@@ -199,22 +209,24 @@ pub fn choose(core: &Core, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError
 
 fn place_piece(
     core: &Core,
-    request: &AdmitRequest<'_>,
-    index: usize,
     piece: &Piece,
-    gpus: &[Arc<Gpu>],
+    placing: &[Result<Placing, SpaceError>],
 ) -> Result<Placed, VramError> {
+    check_piece(piece)?;
     let mut refusal = None;
-    for gpu in gpus {
-        let request = request.for_piece(index, piece, gpu.index);
-        match place::place_once(core, &request, piece.len) {
-            Ok((space, counted)) => return Ok(Placed { request, space, counted }),
+    for gpu in placing {
+        let placed = place::admissible_len(core, piece.len).and_then(|counted| {
+            let space = gpu.as_ref().map_err(SpaceError::clone)?.place(piece.len)?;
+            Ok(Placed { space, counted })
+        });
+        match placed {
+            Ok(placed) => return Ok(placed),
             // Return the first refusal: it is that of the GPU with the most room.
             Err(error @ VramError::InsufficientVram(_)) => {
                 refusal.get_or_insert(error);
             }
             // The device was lost meanwhile: try another GPU.
-            Err(error @ VramError::DeviceLost { .. }) if gpus.len() > 1 => {
+            Err(error @ VramError::DeviceLost { .. }) if placing.len() > 1 => {
                 refusal.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -226,21 +238,22 @@ fn place_piece(
 /// The sealing of all pieces.
 struct Job<'a, 'w> {
     core: &'a Core,
+    pieces: Pieces<'a>,
     source: &'a dyn ModelSource,
     watch: &'a Watch<'w>,
-    failed_at: Option<&'a OnceLock<usize>>,
 }
 
 impl Job<'_, '_> {
     fn seal(&self, index: usize, (piece, placed): (&Piece, Placed)) -> Result<Ready, VramError> {
         self.watch.go_on()?;
-        let Placed { request, space, counted } = placed;
+        let Placed { space, counted } = placed;
+        let request = self.pieces.request(index, piece, space.gpu().index);
         let source = PieceSource::new(self.source, piece);
         let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
         let sealed =
             stream::seal_feed(self.core, &request, (space, counted), &feed, None, self.watch);
         sealed.inspect_err(|_error| {
-            let _first = self.failed_at.map(|failed| failed.set(index));
+            let _first = self.pieces.failed_at.map(|failed| failed.set(index));
         })
     }
 }

@@ -1,7 +1,8 @@
-//! The same work on every piece of a model: small pieces in parallel, a thread each, then large
-//! pieces one after the other, all threads inside each.
+//! The same work on every piece of a model: small pieces in parallel, a run of neighbours a thread, then
+//! large pieces one after the other, all threads inside each.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -11,11 +12,21 @@ use vram_seal::parallel::for_each_segment;
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::shard::Entry;
-use crate::sync::{Mutex, into_inner, lock};
+use crate::sync::{Mutex, lock};
 
 /// The length up to which one thread handles a whole piece: below it, passing parts to other threads
 /// costs more than it saves.
 const SMALL_LEN_MAX: ByteLen = ByteLen::new(4 << 20);
+
+/// A thread takes runs of consecutive small pieces, of at most this many bytes and pieces. Neighbours in
+/// a plan are neighbours in memory: threads that take them in turns write to the same lines of the
+/// cache, and wait for each other in the same part of a host device.
+const RUN_LEN: ByteLen = ByteLen::MIB;
+const RUN_COUNT: usize = 64;
+
+/// A thread takes at least this many runs, if there are as many pieces: at the end one thread works on
+/// its last run while the others are done.
+const RUNS_PER_THREAD: usize = 16;
 
 /// Where one piece is.
 enum Slot<I, T> {
@@ -23,6 +34,9 @@ enum Slot<I, T> {
     AtWork,
     Done(T),
 }
+
+/// A run: the index of its first piece, and the pieces, until a thread takes them.
+type Run<'a, I, T> = Mutex<Option<(usize, &'a mut [Slot<I, T>])>>;
 
 /// Calls `work` with every item and its index, each at most once, and returns the results in the order
 /// of the items. After the first error, or once `cancel` is cancelled, it begins no more of them; the
@@ -38,47 +52,119 @@ pub(crate) fn each_piece<I: Send, T: Send>(
     cancel: Option<&CancelToken>,
     work: impl Fn(usize, I) -> Result<T, VramError> + Sync,
 ) -> Result<Vec<T>, VramError> {
-    let slots: Vec<_> = items.into_iter().map(|item| Mutex::new(Slot::Waiting(item))).collect();
-    let bytes_done = AtomicU64::new(0);
-    let one = |index: usize| {
-        let (Some(len), Some(slot)) = (lens.get(index), slots.get(index)) else { return Ok(()) };
+    let mut slots: Vec<_> = items.into_iter().map(Slot::Waiting).collect();
+    let lens = lens.get(..slots.len()).unwrap_or(lens);
+    let (bytes_done, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let one = |index: usize, slot: &mut Slot<I, T>| {
+        let Some(len) = lens.get(index) else { return Ok(()) };
         if cancel.is_some_and(CancelToken::is_cancelled) {
             let total = lens.iter().fold(ByteLen::ZERO, |sum, len| sum.saturating_add(*len));
             let done = ByteLen::new(bytes_done.load(Ordering::Relaxed));
             return Err(VramError::Cancelled { done, total });
         }
-        let item = core::mem::replace(&mut *lock(slot), Slot::AtWork);
-        if let Slot::Waiting(item) = item {
-            let done = work(index, item)?;
-            *lock(slot) = Slot::Done(done);
+        if let Slot::Waiting(item) = core::mem::replace(slot, Slot::AtWork) {
+            *slot = Slot::Done(work(index, item)?);
         }
         // Cannot overflow: these bytes lie in memory.
         bytes_done.fetch_add(len.get(), Ordering::Relaxed);
         Ok(())
     };
-    let is_small = |index: &usize| lens.get(*index).is_some_and(|len| *len <= SMALL_LEN_MAX);
-    let (small, large): (Vec<_>, Vec<_>) = (0..slots.len()).partition(is_small);
-    let count = ByteLen::from_usize(small.len()).get();
+    let small = lens.iter().filter(|len| is_small(**len)).count();
+    let threads = core.threads.for_jobs(ByteLen::from_usize(small).get());
+    let runs = taken_apart(&mut slots, runs(lens, small, threads));
     for_each_segment(
         core.threads,
-        count,
-        || Ok(()),
+        ByteLen::from_usize(runs.len()).get(),
+        || Ok::<_, VramError>(()),
         |(), position| {
-            let index = usize::try_from(position).ok().and_then(|at| small.get(at));
-            index.map_or(Ok(()), |index| one(*index))
+            let run = usize::try_from(position).ok().and_then(|at| runs.get(at));
+            let Some((first, slots)) = run.and_then(|run| lock(run).take()) else { return Ok(()) };
+            for (index, slot) in (first..).zip(slots) {
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                one(index, slot).inspect_err(|_error| failed.store(true, Ordering::Relaxed))?;
+            }
+            Ok(())
         },
     )?;
-    for index in large {
-        one(index)?;
+    drop(runs);
+    let large = slots.iter_mut().enumerate().zip(lens).filter(|(_, len)| !is_small(**len));
+    for ((index, slot), _len) in large {
+        one(index, slot)?;
     }
-    let done = slots.into_iter().filter_map(|slot| match into_inner(slot) {
+    let done = slots.into_iter().filter_map(|slot| match slot {
         Slot::Done(result) => Some(result),
         Slot::Waiting(_) | Slot::AtWork => None,
     });
     Ok(done.collect())
 }
 
+fn is_small(len: ByteLen) -> bool {
+    len <= SMALL_LEN_MAX
+}
+
+/// Divides the small pieces, of which there are `small`, into runs of neighbours, in order.
+fn runs(lens: &[ByteLen], small: usize, threads: usize) -> Vec<Range<usize>> {
+    let fair = small.checked_div(threads.saturating_mul(RUNS_PER_THREAD)).unwrap_or(1);
+    let count_max = fair.clamp(1, RUN_COUNT);
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut bytes = ByteLen::ZERO;
+    for (index, len) in lens.iter().enumerate().filter(|(_, len)| is_small(**len)) {
+        bytes = bytes.saturating_add(*len);
+        match runs.last_mut() {
+            Some(run) if run.end == index && run.len() < count_max && bytes <= RUN_LEN => {
+                run.end = index.saturating_add(1);
+            }
+            _ => {
+                runs.push(index..index.saturating_add(1));
+                bytes = *len;
+            }
+        }
+    }
+    runs
+}
+
+/// Lends each run its slots.
+fn taken_apart<I, T>(mut slots: &mut [Slot<I, T>], runs: Vec<Range<usize>>) -> Vec<Run<'_, I, T>> {
+    let (mut at, mut parts) = (0_usize, Vec::with_capacity(runs.len()));
+    for run in runs {
+        let (_large, rest) = slots.split_at_mut(run.start.saturating_sub(at).min(slots.len()));
+        let (part, rest) = rest.split_at_mut(run.len().min(rest.len()));
+        parts.push(Mutex::new(Some((run.start, part))));
+        (at, slots) = (run.end, rest);
+    }
+    parts
+}
+
 /// The lengths of shards, in their order.
 pub(crate) fn lens_of(entries: &[Arc<Entry>]) -> Vec<ByteLen> {
     entries.iter().map(|entry| entry.plaintext_len).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every small piece is in one run, in order; a large piece is in none, and no run goes over one.
+    #[test]
+    fn runs_are_of_neighbours_and_within_their_bounds() {
+        let large = ByteLen::new(5 << 20);
+        for len in [0, 1, 16 << 10, 300 << 10, 4 << 20].map(ByteLen::new) {
+            for (count, threads) in [(0, 2), (1, 2), (5, 2), (1000, 1), (1000, 4), (10_000, 2)] {
+                let lens: Vec<_> =
+                    (0..count).map(|at| if at % 301 == 7 { large } else { len }).collect();
+                let small: Vec<_> = (0..count).filter(|at| at % 301 != 7).collect();
+                let runs = runs(&lens, small.len(), threads);
+                assert_eq!(runs.iter().cloned().flatten().collect::<Vec<_>>(), small);
+                for run in &runs {
+                    assert!(run.len() <= RUN_COUNT);
+                    let bytes = len.checked_mul(ByteLen::from_usize(run.len()).get()).unwrap();
+                    assert!(run.len() == 1 || bytes <= RUN_LEN, "{run:?} of {len}");
+                }
+                assert!(runs.len() >= small.len().min(threads * RUNS_PER_THREAD));
+            }
+        }
+        assert_eq!(runs(&vec![ByteLen::new(16 << 10); 10_000], 10_000, 2).len(), 157);
+    }
 }

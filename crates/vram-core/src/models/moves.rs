@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_files::CancelToken;
-use vram_space::{Gpu, Space};
+use vram_space::{Gpu, Space, SpaceError};
 
 use crate::error::VramError;
 use crate::models::admit::{self, Leased};
@@ -97,8 +97,8 @@ fn place_all_for(
     let goal = Goal::Pieces(lens);
     make_room::with_room(core, gpus, goal, room, || {
         admit::fits_as_a_whole(gpus, goal.needed(gpus))?;
-        let places = lens.iter().map(|len| Ok(target.place(*len)?));
-        places.collect()
+        let placing = target.begin_placing()?;
+        lens.iter().map(|len| Ok(placing.place(*len)?)).collect()
     })
 }
 
@@ -124,12 +124,13 @@ fn wake_all(
     let goal = Goal::Pieces(&lens);
     let spaces = make_room::with_room(core, &gpus, goal, room, || {
         admit::fits_as_a_whole(&gpus, goal.needed(&gpus))?;
+        let placing = admit::begin_placing(&gpus);
         let place = |len: &ByteLen| {
             let mut refusal = None;
-            let space = gpus.iter().find_map(|gpu| {
-                gpu.place(*len)
-                    .map_err(|error| refusal.get_or_insert(VramError::from(error)).clone())
-                    .ok()
+            let space = placing.iter().find_map(|gpu| {
+                let placed =
+                    gpu.as_ref().map_err(SpaceError::clone).and_then(|gpu| gpu.place(*len));
+                placed.map_err(|error| refusal.get_or_insert(VramError::from(error)).clone()).ok()
             });
             let unknown = || VramError::UnknownGpu { gpu: 0, count: core.gpu_count() };
             space.ok_or_else(|| refusal.unwrap_or_else(unknown))

@@ -113,13 +113,28 @@ impl<'a> AdmitRequest<'a> {
         self.common.check()
     }
 
+    /// What the requests for its pieces have in common.
+    pub(crate) const fn pieces(&self) -> Pieces<'_> {
+        Pieces { common: &self.common, admitted: self.admitted.as_ref(), failed_at: self.failed_at }
+    }
+}
+
+/// What the requests for the pieces of a model have in common, for many threads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pieces<'a> {
+    common: &'a SealRequest,
+    admitted: Option<&'a Arc<Admitted>>,
+    pub(crate) failed_at: Option<&'a OnceLock<usize>>,
+}
+
+impl Pieces<'_> {
     /// The request for one piece. The number of the piece is the shard index, and its description
     /// is bound as metadata, so that no piece can be passed off as another.
-    pub(crate) fn for_piece(&self, index: usize, piece: &Piece, gpu: u32) -> SealRequest {
+    pub(crate) fn request(&self, index: usize, piece: &Piece, gpu: u32) -> SealRequest {
         let number = ByteLen::from_usize(index).get();
         let mut request = self.common.clone().shard_index(number);
         let member = |model: &Arc<Admitted>| Member { model: Arc::clone(model), index };
-        request.member = self.admitted.as_ref().map(member);
+        request.member = self.admitted.map(member);
         request.sealed_as.metadata = match &request.member {
             Some(member) => Description::Piece(member.clone()),
             None => Description::Given(Metadata::Known(describe(piece).into())),

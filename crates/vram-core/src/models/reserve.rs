@@ -53,7 +53,7 @@ pub fn reserve_plan(
     let mut spaces = Vec::with_capacity(placed.len());
     let mut seats = Vec::with_capacity(placed.len());
     let mut len = ByteLen::ZERO;
-    for Placed { space, counted, .. } in placed {
+    for Placed { space, counted } in placed {
         len = len.saturating_add(space.footprint());
         spaces.push(Some(space));
         seats.push(counted);
@@ -106,13 +106,9 @@ fn admit_into(
     while seats.len() < spaces.len() {
         seats.push(core.registry.count_one()?);
     }
-    admit::admit_placed(core, request, plan, source, |request| {
-        let pieces = plan.pieces().iter().enumerate().zip(spaces).zip(seats);
-        let placed = pieces.map(|(((index, piece), space), counted)| {
-            let request = request.for_piece(index, piece, space.gpu().index);
-            Placed { request, space, counted }
-        });
-        Ok(placed.collect())
+    admit::admit_placed(core, request, plan, source, |_request| {
+        let placed = spaces.into_iter().zip(seats);
+        Ok(placed.map(|(space, counted)| Placed { space, counted }).collect())
     })
 }
 

@@ -161,7 +161,7 @@ fn ready(
     convert_to: Option<Protection>,
 ) -> Result<Ready, VramError> {
     let Landed { seal, space, verified } = landed;
-    let id = core.ids.next(&*core.clock);
+    let id = wanted.id(core);
     let ready = entry::entry(core, id, wanted, seal, space, counted, verified);
     match convert_to {
         Some(to) => ready.in_protection(core, to),

@@ -289,10 +289,15 @@ pub fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(),
 /// Records that a shard was used now. Returns the monotonic time, and the number of the use among
 /// all uses of any shard.
 pub(crate) fn used(core: &Core, entry: &Entry) -> (Duration, u64) {
-    let number = core.uses.fetch_add(1, Ordering::Relaxed);
-    let (now, number) = (core.clock.monotonic(), number.saturating_add(1));
+    let now = core.clock.monotonic();
+    (now, used_at(core, entry, now))
+}
+
+/// As [`used`], at this monotonic time.
+pub(crate) fn used_at(core: &Core, entry: &Entry, now: Duration) -> u64 {
+    let number = core.uses.fetch_add(1, Ordering::Relaxed).saturating_add(1);
     entry.standing.used(now, number);
-    (now, number)
+    number
 }
 
 pub(crate) fn refused(entry: &Entry, refusal: Refusal, waited: Duration) -> VramError {

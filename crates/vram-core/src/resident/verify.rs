@@ -11,8 +11,8 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::shard::entry::in_shard;
 use crate::shard::{Check, Entry, Moment, SealedShard, View};
+use crate::transfer::Selection;
 use crate::transfer::kernels::Looked;
-use crate::transfer::{Selection, Windows};
 
 /// How thoroughly to verify. Each level includes the checks of the handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,15 +139,12 @@ pub(crate) fn verify_entry(
         Verify::Fingerprint | Verify::Segments | Verify::Full => Selection::Run(0..count),
     };
     let mut content_differs = false;
-    let mut checked_bytes = ByteLen::ZERO;
+    let checked_bytes = selection.bytes(&layout);
     let Looked { altered, checked } = if level == Verify::Full {
         let (looked, differs) = view.look_at_content()?;
-        (content_differs, checked_bytes) = (differs, layout.plaintext_len());
+        content_differs = differs;
         looked
     } else {
-        for window in selection.clone().windows(&Windows::on(&view.gpu, layout)?) {
-            checked_bytes = checked_bytes.saturating_add(window.bytes.len());
-        }
         let fingerprint = level == Verify::Fingerprint;
         view.look(selection, if fingerprint { Evidence::Fingerprint } else { Evidence::Proof })?
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
-use vram_id::ShardId;
+use vram_id::{ShardId, Timestamp};
 use vram_seal::Protection;
 use vram_space::Space;
 
@@ -13,16 +13,19 @@ use crate::parts::Core;
 use crate::resident::early_lease::EarlyLease;
 use crate::resident::{Anew, lease, reseal};
 use crate::sealing::SealRequest;
-use crate::shard::entry::arrive::arrive_all;
+use crate::shard::entry::arrive::{arrive, arrive_all};
 use crate::shard::{
     Ages, Arrived, Check, Counted, Entry, Moment, Of, Place, Seal, SealedShard, ShardCause,
-    Standing, State, View,
+    Standing, State, Told, View,
 };
 
 /// A complete shard that is not in the registry yet: dropping it returns everything.
 pub(crate) struct Ready {
     entry: Arc<Entry>,
-    space: Space,
+    /// Where it lies, until it arrives.
+    space: Option<Space>,
+    /// The handle of the shard as it arrives: made here, by the thread that sealed it.
+    handle: SealedShard,
 }
 
 /// A complete entry for the shard in `space`. `verified` is when its read-back began, if all of it
@@ -38,7 +41,8 @@ pub(crate) fn entry(
 ) -> Ready {
     let len = seal.opener.fields().plaintext_len();
     let place = Place::Restoring { gpu: space.gpu().index };
-    let state = State::new(place, seal, 0, Ages::new(Moment::now(&*core.clock), verified));
+    let now = Moment::now(&*core.clock);
+    let state = State::new(place, seal, 0, Ages::new(now, verified));
     let of = match &request.member {
         Some(member) => Of::Piece(member.clone()),
         None => Of::Alone(Arc::new(request.holder())),
@@ -47,15 +51,12 @@ pub(crate) fn entry(
     let sealed_as = request.sealed_as.clone();
     let entry =
         Entry::new(id, sealed_as, of, len, standing, Arc::clone(&core.listeners), (state, counted));
-    lease::used(core, &entry);
-    Ready { entry: Arc::new(entry), space }
+    lease::used_at(core, &entry, now.monotonic);
+    let handle = core.handle(&entry);
+    Ready { entry: Arc::new(entry), space: Some(space), handle }
 }
 
 impl Ready {
-    pub(crate) fn id(&self) -> &ShardId {
-        &self.entry.id
-    }
-
     /// A lease that begins when the shard arrives.
     pub(crate) fn early_lease(
         &self,
@@ -71,11 +72,13 @@ impl Ready {
     ///
     /// As for a resident shard; everything is returned.
     pub(crate) fn in_protection(self, core: &Core, to: Protection) -> Result<Self, VramError> {
-        let Self { entry, mut space } = self;
-        let seal = Arc::clone(&entry.state().seal);
+        let seal = Arc::clone(&self.entry.state().seal);
         if seal.protection() == to {
-            return Ok(Self { entry, space });
+            return Ok(self);
         }
+        let Self { entry, space, .. } = self;
+        let gone = || VramError::ShardFreed { shard: entry.id.clone() };
+        let mut space = space.ok_or_else(gone)?;
         let anew = Anew { params: seal.params.with_protection(to), key: seal.key_id() };
         let view = View::of(&mut space, seal)?;
         let (seal, written) = reseal::write(core, &entry, &view, anew)?;
@@ -85,7 +88,8 @@ impl Ready {
             state.seal = seal;
             state.ages = Ages::new(now, verified);
         });
-        Ok(Self { entry, space })
+        let handle = core.handle(&entry);
+        Ok(Self { entry, space: Some(space), handle })
     }
 }
 
@@ -95,8 +99,27 @@ impl Ready {
 ///
 /// [`VramError::DeviceLost`] if its GPU was lost since it was written: everything is returned.
 pub(crate) fn publish(core: &Core, ready: Ready) -> Result<SealedShard, VramError> {
-    let gone = || VramError::config("no shard was sealed");
-    publish_all(core, vec![ready])?.pop().ok_or_else(gone)
+    let Ready { entry, space, handle } = ready;
+    let mut space = space.ok_or_else(|| VramError::config("no shard was sealed"))?;
+    space.keep();
+    let at = core.events.now();
+    arrive(&entry, space, ShardCause::Wake, |_state, told| list(core, at, &entry, &handle, told))?;
+    log(&handle);
+    Ok(handle)
+}
+
+/// Adds a shard that has arrived to the list, and tells it.
+fn list(core: &Core, at: Timestamp, entry: &Arc<Entry>, handle: &SealedShard, told: Told<'_>) {
+    core.registry.insert(Arc::clone(entry));
+    let (shard, model_id) = (entry.id.clone(), Arc::clone(&entry.holder().model_id));
+    let (owner, gpu) = (entry.holder().owner.clone(), handle.gpu_index);
+    let bytes = entry.plaintext_len;
+    told.tell(at, EventKind::Sealed { shard, model_id, owner, gpu, bytes });
+}
+
+fn log(shard: &SealedShard) {
+    let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
+    tracing::info!(shard = %id, gpu, bytes, "sealed");
 }
 
 /// Makes complete shards resident, all in one moment.
@@ -104,22 +127,24 @@ pub(crate) fn publish(core: &Core, ready: Ready) -> Result<SealedShard, VramErro
 /// # Errors
 ///
 /// As [`publish`]; none is resident then.
-pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedShard>, VramError> {
+pub(crate) fn publish_all(
+    core: &Core,
+    mut ready: Vec<Ready>,
+) -> Result<impl Iterator<Item = SealedShard> + use<>, VramError> {
     let at = core.events.now();
-    let entries: Vec<_> = ready.iter().map(|one| Arc::clone(&one.entry)).collect();
-    let handles = core.handles_of(&entries);
-    let mut model = entries.last().and_then(|last| whole_model(last, entries.len()));
-    let coming = ready.into_iter().zip(&entries).map(|(mut one, entry)| {
-        one.space.keep();
-        (&**entry, one.space)
-    });
-    let arrived = arrive_all(coming.collect(), ShardCause::Wake, |index, _state, told| {
-        let (Some(entry), Some(handle)) = (entries.get(index), handles.get(index)) else { return };
-        core.registry.insert(Arc::clone(entry));
-        let (shard, model_id) = (entry.id.clone(), Arc::clone(&entry.holder().model_id));
-        let (owner, gpu) = (entry.holder().owner.clone(), handle.gpu_index);
-        let bytes = entry.plaintext_len;
-        told.tell(at, EventKind::Sealed { shard, model_id, owner, gpu, bytes });
+    let mut coming = Vec::with_capacity(ready.len());
+    let mut entries = Vec::with_capacity(ready.len());
+    for one in &mut ready {
+        if let Some(mut space) = one.space.take() {
+            space.keep();
+            coming.push((&*one.entry, space));
+            entries.push((&one.entry, &one.handle));
+        }
+    }
+    let mut model = entries.last().and_then(|(last, _)| whole_model(last, entries.len()));
+    let arrived = arrive_all(coming, ShardCause::Wake, |index, _state, told| {
+        let Some((entry, handle)) = entries.get(index) else { return };
+        list(core, at, entry, handle, told);
         if index.saturating_add(1) == entries.len()
             && let Some(model) = model.take()
         {
@@ -127,11 +152,10 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
         }
     });
     arrived?;
-    for shard in &handles {
-        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
-        tracing::info!(shard = %id, gpu, bytes, "sealed");
+    for one in &ready {
+        log(&one.handle);
     }
-    Ok(handles)
+    Ok(ready.into_iter().map(|one| one.handle))
 }
 
 /// The event that follows those of its shards, if they are a whole model.

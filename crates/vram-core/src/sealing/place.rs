@@ -42,6 +42,11 @@ pub(crate) fn admissible(
     core.check_open()?;
     request.check()?;
     core.gpu(request.gpu)?;
+    admissible_len(core, len)
+}
+
+/// Checks the length of a shard, and takes a slot in the count of resident shards for it.
+pub(crate) fn admissible_len(core: &Core, len: ByteLen) -> Result<Counted, VramError> {
     let limit = core.limits.shard_len_max;
     if len > limit {
         return Err(VramError::LimitExceeded {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use vram_events::OnEviction;
+use vram_id::ShardId;
 use vram_seal::{Protection, SealParams, SegmentSize, SivScope, Suite};
 
 use crate::error::VramError;
+use crate::parts::Core;
 use crate::parts::limits::{check_label, label};
 use crate::room::RoomMaking;
 use crate::shard::{Claim, Description, HeldBy, Member, Metadata, SealedAs};
@@ -115,6 +117,12 @@ impl SealRequest {
     /// Whose the shard will be.
     pub(crate) fn holder(&self) -> HeldBy {
         HeldBy { owner: self.owner.clone(), model_id: Arc::clone(&self.sealed_as.model_id) }
+    }
+
+    /// The id of the shard: that which its model has for the piece, or a new one.
+    pub(crate) fn id(&self, core: &Core) -> ShardId {
+        let named = self.member.as_ref().and_then(Member::shard);
+        named.cloned().unwrap_or_else(|| core.ids.next(&*core.clock))
     }
 
     pub(crate) fn room_making(&self) -> RoomMaking<'_> {

@@ -33,7 +33,7 @@ use crate::sealing::place::{place, place_once};
 use crate::shard::{Check, Counted, Moment, Seal, SealedShard, View};
 use crate::transfer::kernels;
 use crate::transfer::write::hash_feed;
-use crate::transfer::{Pass, Windows, WriteOptions};
+use crate::transfer::{Pass, ReadBack, Windows, WriteOptions};
 
 /// Seals a slice onto the GPU that the request names.
 pub fn seal_slice(
@@ -74,13 +74,17 @@ pub(crate) fn write_shard(
     options: &WriteOptions<'_>,
 ) -> Result<Ready, VramError> {
     let params = request.params(core.defaults);
-    let id = core.ids.next(&*core.clock);
+    let id = request.id(core);
     let seal = write_seal(core, request, params, &mut space, feed, options)?;
 
     let read_back = request.read_back.unwrap_or(core.read_back);
     let view = View::of(&mut space, Arc::new(seal))?;
-    let began = Moment::now(&*core.clock);
-    let verified = view.read_back(read_back)?.map(|by| Check { began, by });
+    let verified = if read_back == ReadBack::None {
+        None
+    } else {
+        let began = Moment::now(&*core.clock);
+        view.read_back(read_back)?.map(|by| Check { began, by })
+    };
     Ok(entry(core, id, request, view.seal, space, counted, verified))
 }
 

@@ -134,15 +134,18 @@ impl Here {
     /// The change of a shard that lay here and lies here still: most often it was found sound.
     fn stays(&mut self, shard: &ShardId, holder: &HeldBy, before: Row, after: Row) {
         if before.unverified_since != after.unverified_since {
-            if let Some(since) = before.unverified_since {
-                self.ages.remove(holder, &(since.into(), shard.clone()));
-            } else {
-                self.quarantined.remove(shard);
-            }
-            if let Some(since) = after.unverified_since {
-                self.ages.add(holder, (since.into(), shard.clone()));
-            } else {
-                self.quarantined.insert(shard.clone());
+            let aged = |since: Duration| (since.into(), shard.clone());
+            match (before.unverified_since, after.unverified_since) {
+                (Some(was), Some(since)) => self.ages.replace(holder, &aged(was), aged(since)),
+                (Some(was), None) => {
+                    self.ages.remove(holder, &aged(was));
+                    self.quarantined.insert(shard.clone());
+                }
+                (None, Some(since)) => {
+                    self.quarantined.remove(shard);
+                    self.ages.add(holder, aged(since));
+                }
+                (None, None) => {}
             }
         }
         if before.bytes != after.bytes {

@@ -7,7 +7,7 @@ use core::ops::{Deref, DerefMut};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, Piece};
 use vram_seal::{
     CONTEXT_LEN_MAX, ContentDigest, Expected, KeyId, MetadataCode, Opener, Protection, SealContext,
     SealError, SealParams, SealRecord, SegmentHash,
@@ -15,6 +15,7 @@ use vram_seal::{
 
 use crate::error::VramError;
 use crate::shard::Member;
+use crate::shard::entry::member::described_len;
 use crate::shard::seal::prints::Prints;
 use crate::sync::{Mutex, lock};
 
@@ -133,7 +134,7 @@ impl SealedAs {
     /// [`VramError::LimitExceeded`] for a context or a description that is too long.
     pub(crate) fn check(&self) -> Result<(), VramError> {
         SealContext::new(&self.model_id)?;
-        check_len("bytes of a shard's context", &self.context)?;
+        check_len("bytes of a shard's context", self.context.len())?;
         self.metadata.check()
     }
 
@@ -168,10 +169,18 @@ const METADATA: &str = "bytes of a shard's metadata";
 /// # Errors
 ///
 /// [`VramError::LimitExceeded`].
-fn check_len(what: &'static str, bytes: &[u8]) -> Result<(), VramError> {
-    let len = |len| ByteLen::from_usize(len).get();
-    let (limit, wanted) = (len(CONTEXT_LEN_MAX), len(bytes.len()));
+fn check_len(what: &'static str, len: usize) -> Result<(), VramError> {
+    let [limit, wanted] = [CONTEXT_LEN_MAX, len].map(|len| ByteLen::from_usize(len).get());
     if wanted <= limit { Ok(()) } else { Err(VramError::LimitExceeded { what, limit, wanted }) }
+}
+
+/// Checks the description of a piece, as that of a shard.
+///
+/// # Errors
+///
+/// [`VramError::LimitExceeded`].
+pub(crate) fn check_piece(piece: &Piece) -> Result<(), VramError> {
+    check_len(METADATA, described_len(piece))
 }
 
 /// Names the model, as events and reports do. Of the context, often a tenant, and of the description
@@ -214,7 +223,7 @@ impl Description {
     fn check(&self) -> Result<(), VramError> {
         match self {
             Self::Given(metadata) => metadata.check(),
-            Self::Piece(member) => check_len(METADATA, &member.described()),
+            Self::Piece(member) => member.piece().map_or(Ok(()), check_piece),
         }
     }
 
@@ -232,7 +241,7 @@ impl Metadata {
     /// [`VramError::LimitExceeded`] for a description that is too long.
     pub(crate) fn check(&self) -> Result<(), VramError> {
         match self {
-            Self::Known(bytes) => check_len(METADATA, bytes),
+            Self::Known(bytes) => check_len(METADATA, bytes.len()),
             Self::Coded(_) => Ok(()),
         }
     }

@@ -3,10 +3,10 @@
 use core::ops::Range;
 use std::sync::Arc;
 
-use vram_alloc::DeviceRange;
+use vram_alloc::{ByteLen, ByteRange, DeviceRange};
 use vram_gpu::{DeviceKind, Staging};
 use vram_id::SplitMix;
-use vram_seal::{Checked, Evidence, Hashes, SealError, SegmentHash, open_and_hash};
+use vram_seal::{Checked, Evidence, Hashes, SealError, SegmentHash, SegmentLayout, open_and_hash};
 use vram_space::{Block, Worker, locate};
 
 use crate::error::VramError;
@@ -45,6 +45,18 @@ impl Selection {
         match self {
             Self::Run(run) => Box::new(run.clone()),
             Self::Each(segments) => Box::new(segments.iter().copied()),
+        }
+    }
+
+    /// The number of bytes in the segments.
+    pub(crate) fn bytes(&self, layout: &SegmentLayout) -> ByteLen {
+        let len = |range: Option<ByteRange>| range.map_or(ByteLen::ZERO, ByteRange::len);
+        match self {
+            Self::Run(run) => len(layout.span(run)),
+            Self::Each(each) => {
+                let lens = each.iter().map(|segment| len(layout.range(*segment)));
+                lens.fold(ByteLen::ZERO, ByteLen::saturating_add)
+            }
         }
     }
 

@@ -87,6 +87,10 @@ impl Gpu {
 
     /// Tries again to give back what is due. The caller holds no lock.
     pub fn bring_back(&self) {
+        // Most often there is nothing, for which the time is not asked.
+        if lock(&self.unreturned).waiting.is_empty() {
+            return;
+        }
         let now = Instant::now();
         if !lock(&self.unreturned).waiting.iter().any(|waiting| waiting.is_due(now)) {
             return;

@@ -10,8 +10,53 @@ use vram_alloc::{
 use crate::block::MemoryMode;
 use crate::error::{NoRoom, SpaceError};
 use crate::gpu::Gpu;
+use crate::life::pass::LifePass;
 use crate::space::{Origin, Space};
 use crate::sync::lock;
+
+/// A call that places pieces on one GPU. What it places is under way as one call, which a reset and the
+/// close of the manager wait for.
+#[derive(Debug)]
+pub struct Placing {
+    gpu: Arc<Gpu>,
+    pass: Arc<LifePass>,
+}
+
+impl Placing {
+    /// Places one piece, as [`Gpu::place`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::place`].
+    pub fn place(&self, len: ByteLen) -> Result<Space, SpaceError> {
+        let gpu = &self.gpu;
+        // Asked for each piece: while the others were placed, the device may have been lost.
+        gpu.ready()?;
+        let mut space = match gpu.place_in_books(len) {
+            // Other processes may have freed memory since the last figure.
+            Err(SpaceError::NoRoom(lack)) if !lack.foreign.is_zero() => {
+                gpu.ask_again()?;
+                gpu.place_in_books(len)
+            }
+            placed => placed,
+        }?;
+        space.filling.set_pass(Arc::clone(&self.pass));
+        let Err(error) = space.open() else { return Ok(space) };
+        drop(space);
+        let needed = len.round_up(gpu.granule()).unwrap_or(len);
+        if error.is_capacity() && gpu.ledger.capacity().room() < needed {
+            // The driver had no room, and the ledger now has its figure of foreign bytes.
+            return Err(gpu.no_room(len));
+        }
+        Err(error)
+    }
+
+    /// The GPU.
+    #[must_use]
+    pub const fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+}
 
 impl Gpu {
     /// Takes `len` bytes from the arena and the ledger together; in mode `Blocks`, then allocates a
@@ -22,25 +67,19 @@ impl Gpu {
     /// [`SpaceError::NoRoom`] if arena or ledger refuses, [`SpaceError::DeviceLost`]; in mode
     /// `Blocks`, the driver's error for the allocation.
     pub fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {
+        self.begin_placing()?.place(len)
+    }
+
+    /// Begins a call that places one piece or many.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    pub fn begin_placing(self: &Arc<Self>) -> Result<Placing, SpaceError> {
         self.bring_back();
         // Before the ledger changes: the ledger of a closed manager stays as it is.
-        let _under_way = self.enter()?;
-        let mut space = match self.place_in_books(len) {
-            // Other processes may have freed memory since the last figure.
-            Err(SpaceError::NoRoom(lack)) if !lack.foreign.is_zero() => {
-                self.ask_again()?;
-                self.place_in_books(len)
-            }
-            placed => placed,
-        }?;
-        let Err(error) = space.open() else { return Ok(space) };
-        drop(space);
-        let needed = len.round_up(self.granule()).unwrap_or(len);
-        if error.is_capacity() && self.ledger.capacity().room() < needed {
-            // The driver had no room, and the ledger now has its figure of foreign bytes.
-            return Err(self.no_room(len));
-        }
-        Err(error)
+        let pass = Arc::new(self.enter()?);
+        Ok(Placing { gpu: Arc::clone(self), pass })
     }
 
     fn place_in_books(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {

@@ -169,9 +169,15 @@ impl StagingBound {
             }
         }
         state.idle_bytes = state.idle_bytes.saturating_add(kept);
-        state.granted = state.granted.saturating_sub(kept.min(granted));
+        // What is dropped stays counted until it is gone; the rest was never made.
+        let left = if dropped.is_empty() { 0 } else { granted.saturating_sub(kept) };
+        state.granted = state.granted.saturating_sub(granted.saturating_sub(left));
         drop(state);
-        self.forget(dropped, granted.saturating_sub(kept));
+        if dropped.is_empty() {
+            self.shared.changed.notify_all();
+        } else {
+            self.forget(dropped, left);
+        }
     }
 
     /// Frees all idle buffers of one GPU to the host.

@@ -28,10 +28,10 @@ pub(crate) struct Grant {
     idle_max: ByteLen,
     len: ByteLen,
     buffers: u64,
-    /// Buffers that this call has not used: wiped.
-    fresh: Vec<Staging>,
-    /// Buffers that this call has used.
-    used: Vec<Staging>,
+    /// Buffers that exist and no worker has.
+    idle: Vec<Staging>,
+    /// So many of them, from the first on, this call has not used: they are wiped.
+    fresh: usize,
 }
 
 impl StagingPool {
@@ -52,8 +52,8 @@ impl StagingPool {
         let wish = Wish { gpu: self.gpu, len, least, most: most.max(least) };
         let Share { buffers, idle } = self.bound.take(wish)?;
         let (bound, gpu, idle_max) = (self.bound.clone(), self.gpu, self.idle_max);
-        let (len, used) = (ByteLen::new(len), Vec::new());
-        Ok(Grant { bound, gpu, idle_max, len, buffers, fresh: idle, used })
+        let (len, fresh) = (ByteLen::new(len), idle.len());
+        Ok(Grant { bound, gpu, idle_max, len, buffers, idle, fresh })
     }
 
     /// Frees all idle buffers to the host.
@@ -81,24 +81,25 @@ impl Grant {
 
     /// A buffer that exists already. It holds what this call left in it.
     pub(crate) fn idle(&mut self) -> Option<Staging> {
-        self.used.pop().or_else(|| self.fresh.pop())
+        let staging = self.idle.pop();
+        self.fresh = self.fresh.min(self.idle.len());
+        staging
     }
 
     /// Takes back a buffer, for the next use by this call.
     pub(crate) fn give(&mut self, staging: Staging) {
-        self.used.push(staging);
+        self.idle.push(staging);
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let mut buffers = core::mem::take(&mut self.fresh);
-        for staging in &mut self.used {
+        let mut buffers = core::mem::take(&mut self.idle);
+        for staging in buffers.iter_mut().skip(self.fresh) {
             staging.as_mut_slice().fill(0);
             // Later users could read the buffer, so the compiler must not remove the fill above.
             black_box(staging.as_slice());
         }
-        buffers.append(&mut self.used);
         let granted = self.len.get().saturating_mul(self.buffers);
         self.bound.give(self.gpu, granted, buffers, self.idle_max);
     }

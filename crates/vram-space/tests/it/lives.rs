@@ -70,6 +70,27 @@ fn nothing_arrives_while_a_loss_is_told() {
     assert_eq!(answer.recv_timeout(PATIENCE), Ok(false));
 }
 
+/// To a reset they are one call, which is asked about the device before each piece.
+#[test]
+fn what_one_call_places_is_under_way_until_its_last_piece_is_done() {
+    for mode in BOTH {
+        let Bench { gpu, .. } = bench(mode, WipePolicy::Always);
+        let placing = gpu.begin_placing().unwrap();
+        let mut spaces = [256, 512].map(|len| placing.place(ByteLen::new(len)).unwrap());
+        drop(placing);
+        for space in &mut spaces {
+            assert_eq!(gpu.life.quiet_until(Some(Instant::now()), false), Err(1), "{mode:?}");
+            space.finish_placing();
+        }
+        assert_eq!(gpu.life.quiet_until(Some(Instant::now()), false), Ok(()), "{mode:?}");
+
+        let placing = gpu.begin_placing().unwrap();
+        gpu.lose(LOSS, None);
+        let late = placing.place(ByteLen::new(256));
+        assert!(matches!(late, Err(SpaceError::DeviceLost { .. })), "{mode:?}: {late:?}");
+    }
+}
+
 #[test]
 fn what_a_call_of_an_earlier_life_brings_does_not_arrive_in_the_next() {
     for mode in BOTH {

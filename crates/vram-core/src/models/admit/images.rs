@@ -18,7 +18,9 @@ use vram_files::Watch;
 use vram_seal::Protection;
 
 use crate::error::VramError;
-use crate::models::admit::{arrive, choose, numbered, place_all, place_piece};
+use crate::models::admit::{
+    arrive, begin_placing, choose, name_shards, numbered, place_all, place_piece,
+};
 use crate::models::{AdmitRequest, ModelHandle, Placed};
 use crate::moves::{ImportRequest, import};
 use crate::parts::Core;
@@ -53,6 +55,7 @@ pub fn begin<'a>(
     let model = numbered(core, plan, &request.common);
     request.admitted = Some(Arc::clone(&model));
     let places = place_all(core, &request, plan)?.into_iter().map(Some).collect();
+    name_shards(core, &model);
     Ok(ModelImport { core, request, sealed, watch, model, places, ready: Vec::new() })
 }
 
@@ -83,9 +86,10 @@ impl ModelImport<'_> {
         };
         let placed = match self.places.get_mut(index).and_then(Option::take) {
             Some(placed) => placed,
-            None => place_piece(self.core, &self.request, index, piece, &self.gpus()?)?,
+            None => self.place(piece)?,
         };
-        let Placed { mut request, space, counted } = placed;
+        let Placed { space, counted } = placed;
+        let mut request = self.request.pieces().request(index, piece, space.gpu().index);
         request.sealed_as.shard_index = u64::from(piece.file);
         let (gpu, len) = (request.gpu, piece.len);
         let request = ImportRequest::of_piece(request, self.sealed);
@@ -114,12 +118,12 @@ impl ModelImport<'_> {
             return Err(VramError::config(what));
         }
         watch.finish();
-        model.consists_of(ready.iter().map(|one| one.id().clone()).collect());
         arrive(core, &request, &model, ready)
     }
 
-    fn gpus(&self) -> Result<Vec<Arc<vram_space::Gpu>>, VramError> {
-        choose(self.core, self.request.gpus)
+    fn place(&self, piece: &Piece) -> Result<Placed, VramError> {
+        let gpus = choose(self.core, self.request.gpus)?;
+        place_piece(self.core, piece, &begin_placing(&gpus))
     }
 }
 

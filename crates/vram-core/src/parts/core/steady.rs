@@ -26,7 +26,10 @@ impl SteadyClock {
     fn ask(&self, last: &AtomicU64, clock: impl FnOnce(&dyn Clock) -> u64) -> u64 {
         match catch_unwind(AssertUnwindSafe(|| clock(&*self.clock))) {
             Ok(time) => {
-                last.store(time, Ordering::Relaxed);
+                // A line of the cache that all threads share is not written again without need.
+                if last.load(Ordering::Relaxed) != time {
+                    last.store(time, Ordering::Relaxed);
+                }
                 time
             }
             Err(payload) => {

@@ -53,6 +53,27 @@ impl<T: Ord + Clone> Oldest<T> {
         }
     }
 
+    /// Replaces an item of the holder by another of it.
+    pub(crate) fn replace(&mut self, holder: &HeldBy, item: &T, by: T) {
+        match self.of.get_mut(holder) {
+            Some(of) if of.contains(item) => {
+                let before = of.first().cloned();
+                of.remove(item);
+                if !of.insert(by) {
+                    self.count = self.count.saturating_sub(1);
+                }
+                let first = of.first();
+                if let Some(before) = before.filter(|before| Some(before) != first)
+                    && let Some(holder) = self.firsts.remove(&before)
+                    && let Some(first) = first
+                {
+                    self.firsts.insert(first.clone(), holder);
+                }
+            }
+            _ => self.add(holder, by),
+        }
+    }
+
     /// The first item of all.
     pub(crate) fn first(&self) -> Option<&T> {
         self.firsts.first_key_value().map(|(item, _)| item)
@@ -99,18 +120,26 @@ mod tests {
         /// The reference looks through a plain set of all items.
         #[test]
         fn the_first_is_known_after_any_changes(
-            changes in proptest::collection::vec((0..4_u8, 0..20_u32, any::<bool>()), 0..60),
+            changes in proptest::collection::vec((0..4_u8, 0..20_u32, 0..20_u32, 0..3_u8), 0..60),
         ) {
             let (mut oldest, mut all) = (Oldest::default(), BTreeSet::new());
-            for (number, age, adds) in changes {
+            for (number, age, other, step) in changes {
                 // Items of two holders are never equal.
                 let item = (age, number);
-                if adds {
-                    oldest.add(&holder(number), item);
-                    all.insert(item);
-                } else {
-                    oldest.remove(&holder(number), &item);
-                    all.remove(&item);
+                match step {
+                    0 => {
+                        oldest.remove(&holder(number), &item);
+                        all.remove(&item);
+                    }
+                    1 => {
+                        oldest.replace(&holder(number), &item, (other, number));
+                        all.remove(&item);
+                        all.insert((other, number));
+                    }
+                    _ => {
+                        oldest.add(&holder(number), item);
+                        all.insert(item);
+                    }
                 }
                 prop_assert_eq!(oldest.first(), all.first());
                 prop_assert_eq!(oldest.count(), all.len());

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use vram_alloc::{ByteLen, ModelPlan, Piece};
+use vram_alloc::{ByteLen, ModelPlan, Piece, TensorFormat};
 use vram_events::{PieceName, Whose};
 use vram_id::ShardId;
 
@@ -22,7 +22,7 @@ pub(crate) struct Admitted {
     pub(crate) number: u64,
     pub(crate) plan: ModelPlan,
     pub(crate) holder: HeldBy,
-    /// The shards, in the order of the plan. Set before any of them is resident.
+    /// The shards, in the order of the plan. Set before any of them is sealed.
     shards: OnceLock<Vec<ShardId>>,
     /// Calls that bring, move or take away the whole model now.
     under_way: AtomicU64,
@@ -69,7 +69,7 @@ impl Admitted {
         let _once = self.shards.set(shards);
     }
 
-    /// The shards, in the order of the plan; none before the model is sealed.
+    /// The shards, in the order of the plan; none before the model is being sealed.
     pub(crate) fn shards(&self) -> &[ShardId] {
         self.shards.get().map_or(&[], Vec::as_slice)
     }
@@ -108,6 +108,11 @@ impl Admitted {
 }
 
 impl Member {
+    /// The id of the shard, unless it was not named yet.
+    pub(crate) fn shard(&self) -> Option<&ShardId> {
+        self.model.shards().get(self.index)
+    }
+
     /// The piece of the plan that the shard is.
     pub(crate) fn piece(&self) -> Option<&Piece> {
         self.model.plan.pieces().get(self.index)
@@ -119,12 +124,14 @@ impl Member {
     }
 }
 
+const DOMAIN: &[u8] = b"vram-piece/0001\0";
+
 /// A piece as bytes, the same for the same tensor wherever it lies in its file: a domain, then each
 /// text after its length and each number in little endian.
 pub(crate) fn describe(piece: &Piece) -> Vec<u8> {
-    let mut bytes = b"vram-piece/0001\0".to_vec();
-    let format = piece.format.map(|format| format.to_string()).unwrap_or_default();
-    for text in [&piece.name, &format] {
+    let mut bytes = Vec::with_capacity(described_len(piece));
+    bytes.extend_from_slice(DOMAIN);
+    for text in [&piece.name, format_name(piece)] {
         bytes.extend_from_slice(&ByteLen::from_usize(text.len()).get().to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
     }
@@ -134,6 +141,19 @@ pub(crate) fn describe(piece: &Piece) -> Vec<u8> {
         bytes.extend_from_slice(&extent.to_le_bytes());
     }
     bytes
+}
+
+/// The length of what [`describe`] makes of a piece.
+pub(crate) fn described_len(piece: &Piece) -> usize {
+    let texts = [DOMAIN.len(), piece.name.len(), format_name(piece).len()];
+    let numbers = [size_of_val(&piece.part), size_of_val(&piece.part_count)];
+    let lens = size_of::<[u64; 2]>();
+    let parts = texts.into_iter().chain(numbers).chain([lens]);
+    parts.fold(size_of_val(&*piece.shape), usize::saturating_add)
+}
+
+fn format_name(piece: &Piece) -> &'static str {
+    piece.format.map_or("", TensorFormat::name)
 }
 
 impl Of {
@@ -172,5 +192,23 @@ impl Drop for UnderWay {
             self.model.told_as_one.fetch_sub(1, Ordering::SeqCst);
         }
         self.model.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vram_alloc::Dtype;
+
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_description_is_known_before_it_is_made() {
+        let plain = Piece::new("a tensor", 0, 0, ByteLen::new(1));
+        let mut typed = Piece::new("", 0, 0, ByteLen::new(96));
+        typed.format = Some(TensorFormat::Plain(Dtype::F32));
+        typed.shape = vec![2, 3, 4];
+        for piece in [plain, typed] {
+            assert_eq!(describe(&piece).len(), described_len(&piece), "{piece:?}");
+        }
     }
 }
