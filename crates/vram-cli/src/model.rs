@@ -80,6 +80,15 @@ impl Model {
         Ok(Self { id, files: files.collect(), plan })
     }
 
+    /// Reads the files past the page cache from now on.
+    pub(crate) fn direct(mut self) -> Result<Self, Failure> {
+        for file in &mut self.files {
+            let direct = file.source.clone().direct();
+            file.source = direct.map_err(|error| Failure::input(error.to_string()))?;
+        }
+        Ok(self)
+    }
+
     /// Says on standard error that there is nothing in the files, if that is so.
     pub(crate) fn tell_if_empty(&self) {
         if self.plan.is_empty() {

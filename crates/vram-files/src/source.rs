@@ -4,6 +4,7 @@
 //! pages change while they are read. Files are read by position, so that several threads read one
 //! file without sharing a cursor.
 
+mod direct;
 pub(crate) mod file;
 mod hash;
 mod pool;

@@ -130,6 +130,17 @@ impl ModelFiles {
         Ok(self)
     }
 
+    /// Reads the files past the page cache of the kernel: see [`FileSource::direct`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelFilesError::Source`].
+    pub fn direct(mut self) -> Result<Self, ModelFilesError> {
+        let direct = self.sources.into_iter().map(FileSource::direct);
+        self.sources = direct.collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
     /// The plan of all tensors, in the order of the files and of their bytes.
     #[must_use]
     pub const fn plan(&self) -> &ModelPlan {

@@ -39,6 +39,10 @@ pub(crate) struct LoadArgs {
     /// From a store: load the shards of this rank alone.
     #[arg(long, value_name = "N", requires = "store")]
     pub(crate) rank: Option<usize>,
+    /// Read model files past the page cache of the kernel: for files larger than memory, or so that they
+    /// push out nothing that other programs use. A file system that cannot do that is read as ever.
+    #[arg(long, conflicts_with = "store")]
+    pub(crate) direct: bool,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,

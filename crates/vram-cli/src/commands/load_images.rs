@@ -112,6 +112,10 @@ fn refuse_twice(files: &[PathBuf]) -> Result<(), Failure> {
 
 /// Imports the images, verifies them, frees them, and reports.
 pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
+    if args.direct {
+        return Err(Failure::input("--direct is for model files, and these are sealed images")
+            .hint("leave out --direct"));
+    }
     if args.digests.digests.is_some() {
         // The digest under the name of an image would be that of the image.
         return Err(Failure::input(

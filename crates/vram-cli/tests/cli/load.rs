@@ -34,6 +34,18 @@ fn a_sound_model_is_loaded_proven_and_freed() {
 }
 
 #[test]
+fn a_model_that_is_read_past_the_page_cache_is_the_same_model() {
+    let bench = Bench::new();
+    let path = bench.model("m.safetensors", 3000);
+    let ran = bench.run(["load", "--direct", "m.safetensors"]).expect_code(0);
+    let last = ran.stdout.lines().last().unwrap();
+    assert_eq!(last, format!("{}  m.safetensors", blake3(&fs::read(&path).unwrap())));
+    bench.run(["load", "--direct", "m@1", "--store", "s"]).expect_code(2);
+    fs::write(bench.path("image"), b"VRSEAL1\0").unwrap();
+    bench.run(["load", "--direct", "image"]).expect_error(2, &["--direct is for model files"]);
+}
+
+#[test]
 fn the_json_report_has_every_figure_and_they_add_up() {
     let bench = Bench::new();
     let path = bench.model("m.safetensors", 3000);

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::direct::Direct;
 use super::{FilePool, FileState, Source, SourceError, no_such_bytes, wide};
 use crate::regular_file;
 
@@ -31,6 +32,8 @@ pub struct FileSource {
     len: u64,
     /// True if this covers the whole file, from its first to its last byte.
     whole: bool,
+    /// How it is read past the page cache, if it is.
+    direct: Option<Direct>,
 }
 
 /// How a source reaches its file.
@@ -97,7 +100,7 @@ impl FileSource {
         }
         let handle = Handle::Open(Arc::new(file));
         let len = state.len();
-        Ok(Self { handle, state, path: path.into(), start: 0, len, whole: true })
+        Ok(Self { handle, state, path: path.into(), start: 0, len, whole: true, direct: None })
     }
 
     /// Lets a pool keep the file open, or close it and open its path again. A file that is opened
@@ -109,6 +112,32 @@ impl FileSource {
             pooled @ Handle::Pooled(..) => pooled,
         };
         Self { handle, ..self }
+    }
+
+    /// Reads the file past the page cache of the kernel (`O_DIRECT`): for a file larger than memory, or
+    /// one that is read once and must not push out what others use. It is opened again by its path, for
+    /// this source and those that are made of it. Each read is one of the drive, in parts of 1 MiB: what
+    /// is read twice costs twice. A file system without such reads is read as ever
+    /// ([`is_past_page_cache`](Self::is_past_page_cache)).
+    ///
+    /// # Errors
+    ///
+    /// As [`FileSource::open`]; [`SourceError::Changed`] if the path leads to another file now.
+    pub fn direct(self) -> Result<Self, SourceError> {
+        let direct = Self { direct: Some(Direct::default()), ..self };
+        let file = Arc::new(direct.reopen()?);
+        let handle = match &direct.handle {
+            Handle::Open(_) => Handle::Open(file),
+            Handle::Pooled(pool, _) => Handle::Pooled(pool.clone(), pool.add(file)),
+        };
+        Ok(Self { handle, ..direct })
+    }
+
+    /// Whether the file is read past the page cache: asked for, and not refused by the file system so
+    /// far, which may refuse at the first read only.
+    #[must_use]
+    pub fn is_past_page_cache(&self) -> bool {
+        self.direct.as_ref().is_some_and(|direct| !direct.is_refused())
     }
 
     /// The `len` bytes that start at `offset`, as a source of their own.
@@ -153,6 +182,9 @@ impl FileSource {
         let opened = regular_file::open(&self.path);
         let file = opened.map_err(|error| SourceError::io(self.name(), error))?;
         self.state.check(&file, &self.name())?;
+        if let Some(direct) = &self.direct {
+            direct.begin(&file);
+        }
         Ok(file)
     }
 }
@@ -169,7 +201,11 @@ impl Source for FileSource {
             _ => return Err(no_such_bytes(self.name(), offset, target.len(), self.len)),
         };
         let file = self.file()?;
-        file.read_exact_at(target, position).map_err(|error| {
+        let read = match &self.direct {
+            Some(direct) => direct.read_exact_at(&file, target, position),
+            None => file.read_exact_at(target, position),
+        };
+        read.map_err(|error| {
             if error.kind() == io::ErrorKind::UnexpectedEof {
                 let now = file.metadata().map_or(position, |metadata| metadata.len());
                 let found = now.saturating_sub(self.start).min(self.len);
@@ -213,7 +249,11 @@ impl FileSource {
     fn goes_on(&self, file: &File) -> Result<bool, SourceError> {
         let Some(end) = self.start.checked_add(self.len) else { return Ok(false) };
         loop {
-            match file.read_at(&mut [0], end) {
+            let read = match &self.direct {
+                Some(direct) => direct.read_at(file, &mut [0], end),
+                None => file.read_at(&mut [0], end),
+            };
+            match read {
                 Ok(count) => return Ok(count > 0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(SourceError::io(self.name(), error)),
