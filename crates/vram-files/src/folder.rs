@@ -78,7 +78,8 @@ pub fn remove_beneath(root: &Path, below: &Path) -> io::Result<()> {
         let opened = openat(&folder, next, FOLDER.union(OFlags::NOFOLLOW), Mode::empty());
         folder = opened.map_err(|error| {
             let found = statat(&folder, next, AtFlags::SYMLINK_NOFOLLOW);
-            let is_link = found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_symlink());
+            let is_link =
+                found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_symlink());
             if is_link { refused("it lies behind a link to a folder") } else { error.into() }
         })?;
     }
