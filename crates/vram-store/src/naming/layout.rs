@@ -155,8 +155,8 @@ mod tests {
             format!("{good}0"),
             format!("{good}/0"),
             good.replace("collecting/", "collecting/x/"),
-            good.replacen("0", "", 1),
-            good.replacen("0", "g", 1),
+            good.replacen('0', "", 1),
+            good.replacen('0', "g", 1),
             format!("{COLLECTING}/notes.txt"),
             COLLECTING.to_owned(),
         ] {

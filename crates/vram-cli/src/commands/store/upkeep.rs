@@ -236,7 +236,8 @@ pub(super) fn collect(args: &CollectArgs, output: &mut Output) -> Result<(), Fai
     }
     for key in &found.marks {
         output.line(format!(
-            "another collection deletes, or was killed a moment ago: {key}; --delete removes it later"
+            "the mark of a collection that deletes or was killed: {key}; --delete removes one that is \
+             five minutes old"
         ))?;
     }
     let unnamed = ByteLen::from_usize(found.unnamed.len()).get();
@@ -263,4 +264,16 @@ pub(super) fn collect(args: &CollectArgs, output: &mut Output) -> Result<(), Fai
         marks: found.marks,
         dead_marks: found.dead_marks,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_makes_no_wide_column() {
+        assert_eq!(beginning("llama-3-8b"), "llama-3-8b");
+        let long = "é".repeat(1024);
+        assert_eq!(beginning(&long).chars().count(), 65);
+    }
 }
