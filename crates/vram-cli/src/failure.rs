@@ -131,11 +131,14 @@ impl Failure {
 
     /// A file that could not be used.
     pub(crate) fn file(action: &str, path: &Path, error: &io::Error) -> Self {
-        let mut failure =
-            Self::input(format!("cannot {action} {}: {error}", path.display())).code("io");
+        let full = store::is_no_room(error.kind());
+        let mut failure = Self::input(format!("cannot {action} {}: {error}", path.display()))
+            .code(if full { "no-room-on-disk" } else { "io" })
+            .kind_if(full, Kind::NoRoom);
         failure.details.file = Some(path.display().to_string());
         failure.hint(match error.kind() {
             io::ErrorKind::NotFound => "check the path",
+            _ if full => "free some of the disk; then run it again",
             io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
             _ => "check the path, its permissions and the space left",
         })

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, statat, unlinkat};
 
 /// Makes the name of `file` in its folder durable.
 ///
@@ -38,7 +40,7 @@ fn sync_file_system(_file: &File) -> io::Result<()> {
 ///
 /// [`io::ErrorKind::AlreadyExists`] if there is one; any error of the operating system.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::fs::{RenameFlags, renameat_with};
     use rustix::io::Errno;
 
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -51,6 +53,37 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Removes a file below a folder, and follows no link on the way: each folder between is opened by its name
+/// in the one above it. A link in place of the file itself is removed, and not what it leads to.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] if one of the folders is a link; any error of the operating system.
+pub fn remove_beneath(root: &Path, below: &Path) -> io::Result<()> {
+    // Enough to find names in it, also where its list may not be read.
+    #[cfg(target_os = "linux")]
+    const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+    #[cfg(not(target_os = "linux"))]
+    const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+
+    let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+    let name = below.file_name().ok_or_else(|| refused("it names no file"))?;
+    let mut folder = openat(CWD, root, FOLDER, Mode::empty())?;
+    for component in below.parent().into_iter().flat_map(Path::components) {
+        let Component::Normal(next) = component else {
+            return Err(refused("it names no file below this folder"));
+        };
+        let opened = openat(&folder, next, FOLDER.union(OFlags::NOFOLLOW), Mode::empty());
+        folder = opened.map_err(|error| {
+            let found = statat(&folder, next, AtFlags::SYMLINK_NOFOLLOW);
+            let is_link =
+                found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_symlink());
+            if is_link { refused("it lies behind a link to a folder") } else { error.into() }
+        })?;
+    }
+    Ok(unlinkat(&folder, name, AtFlags::empty())?)
 }
 
 /// Bytes that a user without privileges can still write to the file system of `path`.
@@ -78,6 +111,35 @@ mod tests {
         assert_eq!(fs::read(at("two")).unwrap(), b"2");
         rename_new(&at("one"), &at("three")).unwrap();
         assert_eq!(fs::read(at("three")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn nothing_behind_a_link_is_removed() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("root/a/b")).unwrap();
+        fs::create_dir_all(at("other/b")).unwrap();
+        for name in ["root/a/b/file", "other/b/file", "other/file"] {
+            fs::write(at(name), b"1").unwrap();
+        }
+        symlink(at("other"), at("root/link")).unwrap();
+        symlink(at("other/b"), at("root/a/link")).unwrap();
+        symlink(at("other/file"), at("root/a/b/mine")).unwrap();
+        symlink(at("root"), at("by")).unwrap();
+        let remove = |below: &str| remove_beneath(&at("by"), Path::new(below));
+        for below in ["link/file", "link/b/file", "a/link/file", "../other/file", "..", ""] {
+            assert_eq!(remove(below).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{below}");
+        }
+        assert!(at("other/b/file").exists());
+        remove("a/b/mine").unwrap();
+        remove("a/b/file").unwrap();
+        assert!(at("other/file").exists() && !at("root/a/b/file").exists());
+        for below in ["a/b/file", "absent/file"] {
+            assert_eq!(remove(below).unwrap_err().kind(), io::ErrorKind::NotFound, "{below}");
+        }
+        assert!(remove("a").is_err() && at("root/a").is_dir());
     }
 
     #[test]

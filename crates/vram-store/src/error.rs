@@ -184,6 +184,20 @@ pub enum StoreError {
         /// The manifest that is there.
         manifest: Box<ManifestId>,
     },
+    /// Two pushes wrote other content of one revision at the same time. Both manifests are there.
+    #[error(
+        "revision {revision} of {model} was pushed with other content at the same time, and readers without \
+         a pin take neither: {}",
+        List(keys)
+    )]
+    Rivals {
+        /// The model.
+        model: String,
+        /// The revision.
+        revision: u64,
+        /// The keys of the manifests, this push's first.
+        keys: Vec<String>,
+    },
     /// A manifest was refused.
     #[error("{store}: manifest {id}: {source}")]
     Manifest {
@@ -209,6 +223,16 @@ pub enum StoreError {
         store: Arc<str>,
         /// What was written.
         what: String,
+    },
+    /// A push waited for a collection that did not end. The manifest is written; images may be missing.
+    #[error("{store}: a collection deletes there still after {waited:?}, by its mark {mark}")]
+    Collecting {
+        /// The store.
+        store: Arc<str>,
+        /// The key of the mark.
+        mark: String,
+        /// How long the push waited.
+        waited: Duration,
     },
     /// A request failed for good.
     #[error("{store}: {action}: {why}")]

@@ -98,7 +98,7 @@ pub enum ManifestError {
     #[error("it is not a manifest: {0}")]
     Form(String),
     /// A field has a value that is not allowed.
-    #[error("its field {field} is not allowed: {why}")]
+    #[error("its field {field} is wrong: it must be {why}")]
     Field {
         /// The field.
         field: &'static str,
@@ -235,7 +235,7 @@ impl Manifest {
         }
         let longer = |shard: &ShardEntry| shard.image_len > shard.plaintext_len;
         if !self.shards.iter().all(longer) {
-            return field("image_len", "longer than the content");
+            return field("image_len", "more than plaintext_len");
         }
         if self.ranks.is_empty() || self.ranks.len() > SHARDS_MAX {
             return field("ranks", "at least one rank");

@@ -88,6 +88,22 @@ pub enum StoreEvent {
         /// The image.
         image: ImageId,
     },
+    /// A push waits for a collection that another process began: told at once, and every minute.
+    WaitsForCollection {
+        /// The store.
+        store: Arc<str>,
+        /// The key of the collection's mark.
+        mark: Arc<str>,
+        /// The push goes on if the mark does not change for as long: then no collection runs.
+        dead_after: Duration,
+    },
+    /// The mark of a collection that was killed was removed.
+    DeadMark {
+        /// The store.
+        store: Arc<str>,
+        /// The key of the mark.
+        mark: Arc<str>,
+    },
     /// A multipart upload failed, and could not be aborted: its parts may be stored, and billed.
     NotAborted {
         /// The key of the object.

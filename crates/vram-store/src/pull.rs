@@ -22,7 +22,7 @@ use crate::read::{
     Failure, ImageRead, Means, SealedReader, StoreContent, VerifiedImage, Wrong, fetch_file,
     verify_only,
 };
-use crate::store::Store;
+use crate::store::{Store, is_among};
 
 /// Why a load failed.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,7 @@ impl<'a> Pull<'a> {
     pub fn to_folder(&self, folder: &Path) -> Result<Vec<VerifiedImage>, StoreError> {
         let shards: Vec<_> = self.manifest.shards().iter().collect();
         self.begin(&shards);
+        self.is_no_store(folder)?;
         self.nothing_in_the_way(folder, &shards)?;
         let mut images = Vec::new();
         for shard in shards {
@@ -143,6 +144,23 @@ impl<'a> Pull<'a> {
             images.push(image?);
         }
         Ok(images)
+    }
+
+    /// Refuses a folder that is one of the stores, or lies among the objects of one.
+    fn is_no_store(&self, folder: &Path) -> Result<(), StoreError> {
+        for source in &self.sources {
+            let Some(root) = source.store.path_of("") else { continue };
+            let target = folder.to_path_buf();
+            let found = self.options.on_files(move || is_among(&target, &root))?;
+            if found.map_err(|error| StoreError::io("open", folder, error))? {
+                return Err(StoreError::config(format!(
+                    "{} is the store {}, or lies in it: give another folder for the images",
+                    folder.display(),
+                    source.store.name()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses files of another length, and what is no file, before anything is fetched.
@@ -175,6 +193,11 @@ impl<'a> Pull<'a> {
         };
         let shards: Vec<_> = self.manifest.shards().iter().collect();
         self.begin(&shards);
+        cache.check_own(shards.iter().map(|shard| &shard.image))?;
+        Cache::check_apart(cache.folder(), self.sources.iter().filter_map(CallSource::other))?;
+        // Also where nothing is fetched: in the end, not all images of it would stay.
+        let whole: BTreeSet<_> = shards.iter().map(|one| (one.image, one.image_len)).collect();
+        cache.check_limit(whole.iter().fold(0, |sum, (_, len)| len.saturating_add(sum)))?;
         self.room_for(cache, &shards)?;
         let mut images = Vec::new();
         for shard in shards {
@@ -327,6 +350,15 @@ impl<'a> Pull<'a> {
         let at = usize::try_from(index).ok();
         at.and_then(|at| self.manifest.shards().get(at))
             .ok_or_else(|| StoreError::config(format!("the manifest has no shard {index}")))
+    }
+}
+
+impl Drop for Pull<'_> {
+    /// The limit of the cache holds when no call uses it, whether something was fetched or not.
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache {
+            cache.hold_limit(&BTreeSet::new());
+        }
     }
 }
 

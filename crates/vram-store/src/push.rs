@@ -154,7 +154,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Taken`] if the revision is there with other content; [`StoreError::NotKept`] if
+    /// [`StoreError::Taken`] if the revision is there with other content; [`StoreError::Rivals`] if another
+    /// push wrote other content at the same time; [`StoreError::NotKept`] if
     /// what is read back differs; those of sealing and of the store. Nothing names what was sent so
     /// far.
     pub fn push(&self, push: &Push<'_>, options: &StoreOptions<'_>) -> Result<Pushed, StoreError> {
@@ -182,6 +183,7 @@ impl Store {
         let listing = *listing.finalize().as_bytes();
         let manifest = push.manifest(context.unwrap_or_default(), shards, listing)?;
         let kept = self.push_manifest(push, manifest, options)?;
+        self.is_alone(push, &kept.manifest, options)?;
         self.settle(push, &kept.manifest, options, &mut sent)?;
         Ok(Pushed {
             id: kept.manifest.id(),

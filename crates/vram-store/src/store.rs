@@ -2,16 +2,17 @@
 
 mod address;
 mod folder;
+mod links;
+mod list;
+mod place;
 mod write;
 
 use core::fmt;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 use std::{fs, io};
 
-use futures_util::StreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
@@ -20,8 +21,12 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use crate::error::StoreError;
 use crate::options::{StoreOptions, on_files, within};
 
-pub(crate) use address::redact;
-pub(crate) use folder::{CACHE_MARK, is_absent, is_cache, is_there, make_folder, overlap, unlink};
+use address::Place;
+pub(crate) use address::{mistyped, redact};
+pub(crate) use folder::{CACHE_MARK, is_absent, is_cache, is_there, make_folder, unlink};
+pub(crate) use links::{delete, is_apart};
+pub(crate) use list::Object;
+pub(crate) use place::{is_among, overlap};
 
 /// How long the file system may take to find a folder, when it is opened as a store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,15 +37,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
-}
-
-/// An object of a listing.
-#[derive(Clone, Debug)]
-pub(crate) struct Object {
-    /// Its key below the store's root.
-    pub(crate) key: String,
-    pub(crate) len: u64,
-    pub(crate) modified: SystemTime,
 }
 
 struct Inner {
@@ -55,7 +51,7 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens a store: a folder (a path, or `file:///…`), and with the feature `cloud` `s3://`, `gs://`,
+    /// Opens a store: a folder (a path, or `file:///…` with `%20` for a space), and with the feature `cloud` `s3://`, `gs://`,
     /// `az://`, `http://` and `https://`. Credentials come from the environment, as the provider's own
     /// tools take them; an address that contains one is refused.
     ///
@@ -63,11 +59,17 @@ impl Store {
     ///
     /// [`StoreError::Address`].
     pub fn open(address: &str) -> Result<Self, StoreError> {
-        match address::scheme(address) {
-            None => Self::folder(address),
-            Some(("file", path)) => Self::folder(path),
-            Some((scheme, _)) => address::remote(scheme, address),
+        match address::place(address)? {
+            Place::Folder(folder) => Self::folder(folder),
+            Place::Remote(scheme) => address::remote(scheme, address),
         }
+    }
+
+    /// Returns true for the path of a folder, as it is given: neither an address with a scheme, nor what is
+    /// refused since it looks like a mistyped one.
+    #[must_use]
+    pub fn is_path(address: &str) -> bool {
+        address::scheme(address).is_none() && mistyped(address).is_none()
     }
 
     /// As [`open`](Self::open), and makes the folder if there is none.
@@ -76,9 +78,12 @@ impl Store {
     ///
     /// [`StoreError::Address`].
     pub fn open_or_create(address: &str) -> Result<Self, StoreError> {
-        if let Some(folder) = address::folder(address) {
-            let folder = PathBuf::from(folder);
+        if let Place::Folder(folder) = address::place(address)? {
             let begin = move || {
+                if let Some(store) = place::within_store(&folder)? {
+                    let why = format!("it lies among the objects of the store {}", store.display());
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+                }
                 make_folder(&folder, 0o755)?;
                 Ok(is_cache(&folder))
             };
@@ -99,8 +104,7 @@ impl Store {
     ///
     /// [`StoreError::Address`].
     pub fn open_or_absent(address: &str) -> Result<Self, StoreError> {
-        if let Some(folder) = address::folder(address) {
-            let folder = PathBuf::from(folder);
+        if let Place::Folder(folder) = address::place(address)? {
             let name = folder.display().to_string();
             let find = move || Ok((folder.try_exists()?, std::path::absolute(folder)?));
             let found = within(PATIENCE, find);
@@ -181,6 +185,21 @@ impl Store {
         if root.is_empty() { Key::from(key) } else { Key::from(format!("{root}/{key}")) }
     }
 
+    /// Returns true if this may be a store: all but a folder of this machine that has none of the layout's.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Failed`] if the folder is not there.
+    pub fn is_laid_out(&self, options: &StoreOptions<'_>) -> Result<bool, StoreError> {
+        let Some(root) = self.path_of("") else { return Ok(true) };
+        let look = move || {
+            is_there(&root)?;
+            Ok(fs::symlink_metadata(root.join("v1")).is_ok())
+        };
+        let found = briefly(options, look)?;
+        found.map_err(|error| self.failed("look into it".to_owned(), &error))
+    }
+
     /// Length and age of an object, whatever it is; `None` if there is none.
     pub(crate) fn look(
         &self,
@@ -188,7 +207,7 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<Option<Object>, StoreError> {
         let action = || format!("look for {key}");
-        let object = |len, modified| Object { key: key.to_owned(), len, modified };
+        let object = |len, modified| Object::new(key.to_owned(), len, modified);
         if let Some(path) = self.path_of(key) {
             let found = briefly(options, move || folder::look(&path))?;
             let found = found.map_err(|error| self.failed(action(), &error))?;
@@ -221,13 +240,11 @@ impl Store {
         keys: &[&str],
         options: &StoreOptions<'_>,
     ) -> Result<(), StoreError> {
-        let paths: Vec<_> = keys.iter().filter_map(|key| self.path_of(key)).collect();
-        if paths.is_empty() {
-            return Ok(());
-        }
+        let Some(root) = self.path_of("") else { return Ok(()) };
+        let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
         let touch = move || {
-            for path in &paths {
-                folder::touch(path);
+            for key in &keys {
+                links::touch(&root, key);
             }
             Ok(())
         };
@@ -254,54 +271,12 @@ impl Store {
         Ok(self.head(key, options)?.map(|meta| meta.size))
     }
 
-    /// All objects under a prefix, in the order of their keys.
-    pub(crate) fn list(
-        &self,
-        prefix: &str,
-        options: &StoreOptions<'_>,
-    ) -> Result<Vec<Object>, StoreError> {
-        let action = || format!("list {prefix}");
-        let mut found = if let Some(root) = self.path_of("") {
-            let prefix = prefix.to_owned();
-            // As many calls on files as there are objects: the deadline alone ends them.
-            let list = move || {
-                is_there(&root)?;
-                folder::list(&root, &prefix)
-            };
-            let list = options.on_files(list)?;
-            list.map_err(|error| self.failed(action(), &error))?
-        } else {
-            let (objects, name) = (Arc::clone(self.objects(false)), self.key(prefix));
-            let (root, stall) = (self.inner.root.clone(), options.limits.stall);
-            let below = move |meta: ObjectMeta| {
-                let key = meta.location.as_ref().strip_prefix(&*root)?;
-                let key = key.trim_start_matches('/').to_owned();
-                Some(Object { key, len: meta.size, modified: meta.last_modified.into() })
-            };
-            let list = async move {
-                let mut found = Vec::new();
-                let mut listed = objects.list(Some(&name));
-                loop {
-                    match tokio::time::timeout(stall, listed.next()).await {
-                        Err(_elapsed) => return Err(stalled(stall)),
-                        Ok(None) => return Ok(found),
-                        Ok(Some(Ok(meta))) => found.extend(below(meta)),
-                        Ok(Some(Err(object_store::Error::NotFound { .. }))) => {}
-                        Ok(Some(Err(error))) => return Err(redact(&error)),
-                    }
-                }
-            };
-            options.wait(list)?.map_err(|why: String| self.failed(action(), &why))?
-        };
-        found.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(found)
-    }
-
-    /// Deletes an object.
+    /// Deletes an object. What lies behind a link to a folder is not deleted: that is an error.
     pub(crate) fn delete(&self, key: &str, options: &StoreOptions<'_>) -> Result<(), StoreError> {
         let action = || format!("delete {key}");
-        if let Some(path) = self.path_of(key) {
-            let gone = briefly(options, move || folder::delete(&path))?;
+        if let Some(root) = self.path_of("") {
+            let name = key.to_owned();
+            let gone = briefly(options, move || delete(&root, &name))?;
             return gone.map_err(|error| self.failed(action(), &error));
         }
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));

@@ -1,9 +1,11 @@
 //! Looking after a store: what is there, whether it works, whether it is sound, what nothing names.
 
+mod cached;
 mod check;
 mod collect;
 mod list;
 mod mark;
+mod rivals;
 mod verify;
 
 pub use check::{StoreCheck, Trial};

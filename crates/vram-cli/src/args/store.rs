@@ -100,7 +100,7 @@ pub(crate) struct PullArgs {
     pub(crate) key: KeyArgs,
     /// Without a key: compare every part with the digests that a pinned manifest leads to. For
     /// mirrors; needs --manifest.
-    #[arg(long, conflicts_with = key::GROUP, requires = "manifest")]
+    #[arg(long, conflicts_with_all = [key::GROUP, "context"], requires = "manifest")]
     pub(crate) keyless: bool,
     /// Where from: a folder, or with the feature `cloud` an address such as `s3://BUCKET/PREFIX`.
     #[arg(long, value_name = "STORE")]
@@ -197,8 +197,9 @@ pub(crate) struct VerifyStoreArgs {
     pub(crate) store: String,
     #[command(flatten)]
     pub(crate) key: KeyArgs,
-    /// Without a key: compare parts of 8 MiB with the digests beside the images.
-    #[arg(long, conflicts_with = key::GROUP)]
+    /// Without a key: compare parts of 8 MiB with the digests beside the images. A context is not seen
+    /// without one.
+    #[arg(long, conflicts_with_all = [key::GROUP, "context"])]
     pub(crate) keyless: bool,
     /// Verify the images of this model alone.
     #[arg(long, value_name = "ID")]

@@ -5,6 +5,7 @@ mod fetch;
 mod load;
 mod push;
 mod upkeep;
+mod verify;
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &StoreArgs, output: &mut Output) -> Result<(), Failure> 
     match &args.command {
         StoreCommand::Ls(args) => upkeep::list(args, output),
         StoreCommand::Check(args) => upkeep::check(args, output),
-        StoreCommand::Verify(args) => upkeep::verify(args, output),
+        StoreCommand::Verify(args) => verify::verify(args, output),
         StoreCommand::Gc(args) => upkeep::collect(args, output),
         StoreCommand::Demo(args) => demo::run(args, output),
     }
@@ -129,6 +130,14 @@ impl Telling {
             }
             StoreEvent::ImageMended { store, image } => {
                 note(format!("{store}: image {image} was wrong, and was sent again"));
+            }
+            StoreEvent::WaitsForCollection { store, mark, dead_after } => note(format!(
+                "{store}: waits for a collection that another process began ({mark}); if none runs, it \
+                 goes on within {} seconds",
+                dead_after.as_secs()
+            )),
+            StoreEvent::DeadMark { store, mark } => {
+                note(format!("{store}: {mark} was of a collection that was killed: going on"));
             }
             StoreEvent::NotAborted { key } => note(format!(
                 "an upload of {key} could not be aborted: its parts may be stored, and billed"

@@ -38,6 +38,11 @@ impl From<StoreError> for Failure {
             StoreError::Ambiguous { .. } => {
                 input("ambiguous-manifest", "give --manifest, as `vram push` printed it")
             }
+            StoreError::Rivals { .. } => input(
+                "ambiguous-manifest",
+                "delete the manifest that is not wanted, by its key; push its content under another \
+                 --revision",
+            ),
             StoreError::Taken { .. } => input("revision-taken", "give another --revision"),
             StoreError::Manifest { source, .. } => match &**source {
                 ManifestError::UnknownKey { .. } => {
@@ -62,6 +67,11 @@ impl From<StoreError> for Failure {
             StoreError::NotKept { .. } => {
                 wrong("not-kept", "push again; `vram store check` tries the store")
             }
+            StoreError::Collecting { .. } => input(
+                "collecting",
+                "end that collection, or delete its mark if none runs; then push again: the manifest is \
+                 written, and what was deleted is sent",
+            ),
             StoreError::Failed { .. } => input(
                 "store",
                 "check its address, that it is mounted or reachable, and the credentials in the \
@@ -93,7 +103,12 @@ impl From<StoreError> for Failure {
 /// Whether the disk, or what the user may write to it, is full.
 fn is_full(error: &FileError) -> bool {
     let FileError::Io { source, .. } = error else { return false };
-    matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    is_no_room(source.kind())
+}
+
+/// Whether an error of the system is of a full disk, or of a full share of it.
+pub(super) const fn is_no_room(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// What helps where a file could not be written.
@@ -137,6 +152,9 @@ mod tests {
             let error = StoreError::File(FileError::Io { action: "write", path, source });
             let failure = Failure::from(error);
             assert_eq!(failure.kind, code, "{kind}");
+            let plain = Failure::file("write", std::path::Path::new("/x"), &kind.into());
+            let full = !matches!(kind, ErrorKind::PermissionDenied | ErrorKind::FileTooLarge);
+            assert_eq!(plain.kind == Kind::NoRoom, full, "{kind}");
             let said = failure.to_string();
             assert!(!said.contains("TMPDIR") && !said.contains("vram help"), "{said}");
         }

@@ -190,6 +190,10 @@ fn a_file_that_may_not_grow_is_told() {
         let ran = shell.current_dir(bench.path(".")).output().unwrap();
         crate::support::Ran::of(ran).expect_error(3, &["too large", "ulimit -f"]);
     };
+    let mut shell = std::process::Command::new("sh");
+    let check = format!("ulimit -f 0; exec '{}' store check store", env!("CARGO_BIN_EXE_vram"));
+    let ran = shell.args(["-c", &check]).current_dir(bench.path(".")).output().unwrap();
+    crate::support::Ran::of(ran).expect_error(3, &["too large"]);
     limited(PUSH);
     bench.run(words(PUSH)).expect_code(0);
     limited(PULL);
@@ -286,6 +290,14 @@ fn what_is_in_the_cache_needs_no_store() {
         let pulled = bench.run(words(&pull(&format!("{means} --manifest {pin}")))).expect_code(0);
         assert!(pulled.stdout.contains("every byte verified"), "{}", pulled.stdout);
     }
+    let verified = bench.run(words("store verify cache --keyless")).expect_code(0).stdout;
+    assert!(verified.contains("sound"), "{verified}");
+    let cached = images(&bench, "cache").remove(0);
+    let good = fs::read(&cached).unwrap();
+    flip(&cached, 4000);
+    let wrong = bench.run(words("store verify cache --keyless")).expect_code(1).stderr;
+    assert!(wrong.contains("the next command with this cache"), "{wrong}");
+    fs::write(&cached, good).unwrap();
     let refused = bench.run(words(&pull("--key-file key"))).expect_code(2);
     assert!(refused.stderr.contains("the folder of the store is not there"), "{}", refused.stderr);
     for (wrong, said) in
@@ -322,10 +334,69 @@ fn folders_of_stores_and_caches_are_writable_by_their_owner_alone() {
     }
 }
 
+/// Neither a folder in place of a bucket, nor a folder that is no store.
+#[test]
+fn what_is_no_store_is_refused_and_no_folder_is_made_of_a_mistyped_address() {
+    let bench = bench(1000);
+    for wrong in ["s3:/bucket/x", "gs:bucket", "https//u:hunter2@h", "file:rel", "~/st"] {
+        let line = PUSH.replace("--store store", &format!("--store {wrong}"));
+        let said = bench.run(words(&line)).expect_code(2).stderr;
+        assert!(said.contains("./") && !said.contains("hunter2"), "{said}");
+    }
+    assert!(bench.names().iter().all(|name| !name.contains([':', '~'])), "{:?}", bench.names());
+    fs::create_dir(bench.path("other")).unwrap();
+    for line in ["store ls other", "store gc other --delete"] {
+        bench.run(words(line)).expect_error(2, &["other is no store", "check the address"]);
+    }
+    bench.run(words(PUSH)).expect_code(0);
+    for line in [
+        "store verify store --keyless --context x",
+        "pull m@1 --store store --keyless --manifest x --context x -o out",
+    ] {
+        let line = line.replace("--manifest x", &format!("--manifest {}", "0".repeat(64)));
+        let said = bench.run(words(&line)).expect_code(2).stderr;
+        assert!(said.contains("cannot be used with"), "{said}");
+    }
+}
+
+/// A push says that it waits, and a collection says what it left and removed.
+#[test]
+fn a_left_mark_and_what_lies_behind_a_link_are_told() {
+    let bench = bench(5000);
+    bench.run(words(PUSH)).expect_code(0);
+    fs::create_dir(bench.path("store/v1/collecting")).unwrap();
+    let mark = bench.write("store/v1/collecting/0123456789abcdef", b"collecting");
+    bench.write("store/v1/collecting/notes.txt", b"important");
+    let mut child = bench.command(words(PUSH));
+    let mut child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut lines, &mut said).unwrap();
+    assert!(said.contains("waits for a collection") && said.contains("0123456789abcdef"), "{said}");
+    fs::remove_file(&mark).unwrap();
+    assert!(child.wait().unwrap().success());
+    fs::write(&mark, b"collecting").unwrap();
+    let told = bench.run(words("store gc store")).expect_code(0).stdout;
+    assert!(told.contains("that deletes or was killed"), "{told}");
+    assert!(told.contains("no mark has such a key: v1/collecting/notes.txt"), "{told}");
+    let old = std::time::SystemTime::now() - core::time::Duration::from_hours(1);
+    fs::File::options().append(true).open(&mark).unwrap().set_modified(old).unwrap();
+    let told = bench.run(words("store gc store --delete --json")).expect_code(0);
+    let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["dead_marks"][0], "v1/collecting/0123456789abcdef", "{told}");
+    assert!(!mark.exists() && bench.path("store/v1/collecting/notes.txt").exists());
+}
+
 #[test]
 fn no_credential_is_shown() {
     let bench = bench(1000);
-    for store in ["https://user:hunter2@host/x", "s3://bucket/x?sig=hunter2", "s3://bucket/x"] {
+    for store in [
+        "https://user:hunter2@host/x",
+        "s3://bucket/x?sig=hunter2",
+        "s3://bucket/x",
+        "https//user:hunter2@host",
+        "http:/user:hunter2@host/x?sig=hunter2",
+    ] {
         for line in ["store ls", "store check", "store verify --keyless", "store gc --json"] {
             let mut command = bench.command(words(line).chain([store]));
             command.env("AWS_SECRET_ACCESS_KEY", "hunter2").env("RUST_LOG", "debug");

@@ -117,7 +117,7 @@ impl ModelConfig {
             *path = folder.join(&*path);
         }
         for store in self.store.iter_mut().chain(&mut self.mirrors) {
-            if !store.contains("://") {
+            if vram_store::Store::is_path(store) {
                 *store = folder.join(&*store).display().to_string();
             }
         }

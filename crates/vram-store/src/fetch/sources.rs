@@ -157,25 +157,44 @@ impl Sources {
 
     /// Leaves a source out for this image.
     pub(crate) fn give_up(&self, source: usize, cause: Cause) {
+        let event = match &cause {
+            Cause::Lied(lie) => Some(StoreEvent::SourceLied(lie.clone())),
+            Cause::Absent { .. } => self.lacking(source, "image", "is"),
+            Cause::Failed { source, why } => {
+                Some(StoreEvent::GaveUp { source: Arc::clone(source), why: why.clone() })
+            }
+        };
+        self.leave_out(source, event, cause);
+    }
+
+    /// Leaves a source out that lacks the digests of the image's parts, without which nothing is proven that
+    /// is read without the key. It may have the image.
+    pub(crate) fn lacks_parts(&self, source: usize) {
+        let why =
+            "the digests of its parts are not there, and without the key nothing else proves it";
+        let cause = Cause::Failed { source: self.name(source), why: why.to_owned() };
+        self.leave_out(
+            source,
+            self.lacking(source, "the digests of the parts of image", "are"),
+            cause,
+        );
+    }
+
+    /// What is told of a source that lacks something: once, and of a cache never.
+    fn lacking(&self, source: usize, what: &str, are: &str) -> Option<StoreEvent> {
+        let state = self.list.get(source)?;
+        if state.cache || state.lacks.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let image = short(self.image.as_bytes());
+        let why = format!("{what} {image} {are} not there, and perhaps others of {}", self.model);
+        Some(StoreEvent::GaveUp { source: self.name(source), why })
+    }
+
+    fn leave_out(&self, source: usize, event: Option<StoreEvent>, cause: Cause) {
         let Some(state) = self.list.get(source) else { return };
-        let absent = matches!(cause, Cause::Absent { .. });
-        let expected = absent && (state.cache || state.lacks.swap(true, Ordering::Relaxed));
-        if !state.out.swap(true, Ordering::Relaxed) && !expected {
-            let event = match &cause {
-                Cause::Lied(lie) => StoreEvent::SourceLied(lie.clone()),
-                Cause::Absent { source } => StoreEvent::GaveUp {
-                    source: Arc::clone(source),
-                    why: format!(
-                        "image {} is not there, and perhaps others of {}",
-                        short(self.image.as_bytes()),
-                        self.model
-                    ),
-                },
-                Cause::Failed { source, why } => {
-                    StoreEvent::GaveUp { source: Arc::clone(source), why: why.clone() }
-                }
-            };
-            lock(&self.events).push(event);
+        if !state.out.swap(true, Ordering::Relaxed) {
+            lock(&self.events).extend(event);
         }
         self.note(cause);
     }

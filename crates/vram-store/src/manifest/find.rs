@@ -150,7 +150,14 @@ impl Store {
             Answer::Length { found, .. } if found > MANIFEST_LEN_MAX => {
                 Err(self.refused(id, ManifestError::TooLong { found }))
             }
-            Answer::Absent => Err(self.no_manifest(wanted)),
+            // A name without bytes is another matter than none.
+            Answer::Absent => Err(match self.look(&key, options)? {
+                Some(_) if self.path_of("").is_some() => {
+                    let why = "it is a link that leads nowhere".to_owned();
+                    self.refused(id, ManifestError::Unreadable { why })
+                }
+                _ => self.no_manifest(wanted),
+            }),
             other => Err(self.bad_answer(&key, &other)),
         };
         let read = match read(false) {

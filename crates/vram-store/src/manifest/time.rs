@@ -15,9 +15,8 @@ pub fn created_at(time: SystemTime) -> String {
         days = days.saturating_sub(days_of(year));
         year = year.saturating_add(1);
     }
-    let february = if days_of(year) == 366 { 29 } else { 28 };
     let mut month = 1_u64;
-    for len in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+    for len in months(year) {
         if days < len {
             break;
         }
@@ -37,14 +36,32 @@ const fn days_of(year: u64) -> u64 {
 /// Bytes of such a text.
 pub(super) const TIME_LEN: usize = 20;
 
-/// Whether a text has that form.
+/// Whether a text has that form, and is a day of a month and a time of a day.
 pub(super) fn is_time(text: &str) -> bool {
     let form = "dddd-dd-ddTdd:dd:ddZ";
     let fits = |(found, wanted): (u8, u8)| match wanted {
         b'd' => found.is_ascii_digit(),
         other => found == other,
     };
-    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+    let number = |at: core::ops::Range<usize>| text.get(at)?.parse::<u64>().ok();
+    let is_day = || {
+        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+        let of = month.checked_sub(1).and_then(|month| usize::try_from(month).ok())?;
+        Some((1..=*months(year).get(of)?).contains(&day))
+    };
+    let below = |at, end: u64| number(at).is_some_and(|found| found < end);
+    text.len() == form.len()
+        && text.bytes().zip(form.bytes()).all(fits)
+        && is_day() == Some(true)
+        && below(11..13, 24)
+        && below(14..16, 60)
+        && below(17..19, 60)
+}
+
+/// Days of the months of a year.
+const fn months(year: u64) -> [u64; 12] {
+    let february = if days_of(year) == 366 { 29 } else { 28 };
+    [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 }
 
 #[cfg(test)]
@@ -52,6 +69,27 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn no_other_text_is_a_time() {
+        for wrong in [
+            "9999-99-99T99:99:99Z",
+            "2026-00-10T00:00:00Z",
+            "2026-13-10T00:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-04-31T00:00:00Z",
+            "2026-04-00T00:00:00Z",
+            "2026-04-01T24:00:00Z",
+            "2026-04-01T00:60:00Z",
+            "2026-04-01T00:00:60Z",
+            "2026-04-01T00:00:00z",
+            "2026-04-01 00:00:00Z",
+            "2026-4-01T00:00:000Z",
+            "",
+        ] {
+            assert!(!is_time(wrong), "{wrong}");
+        }
+    }
 
     #[test]
     fn times_are_written_as_others_write_them() {

@@ -14,6 +14,8 @@ pub(crate) const IMAGES: &str = "v1/images";
 pub(crate) const MODELS: &str = "v1/models";
 /// The folder of the marks of collections that are deleting.
 pub(crate) const COLLECTING: &str = "v1/collecting";
+/// Digits in the name of a mark.
+const MARK_LEN: usize = 16;
 /// Longest readable part of a model's folder.
 const SLUG_LEN_MAX: usize = 48;
 
@@ -96,6 +98,18 @@ pub(crate) fn parse(key: &str) -> Option<Named> {
     Some(Named::Manifest { folder: folder.to_owned(), revision, id: id.parse().ok()? })
 }
 
+/// The key of a mark.
+pub(crate) fn mark_key(random: u64) -> String {
+    format!("{COLLECTING}/{random:0MARK_LEN$x}")
+}
+
+/// Whether a key is one of a mark, to the letter.
+pub(crate) fn is_mark(key: &str) -> bool {
+    let name = key.strip_prefix(COLLECTING).and_then(|rest| rest.strip_prefix('/'));
+    let digit = |one: u8| one.is_ascii_digit() || (b'a'..=b'f').contains(&one);
+    name.is_some_and(|name| name.len() == MARK_LEN && name.bytes().all(digit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +143,24 @@ mod tests {
             String::new(),
         ] {
             assert_eq!(parse(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_mark_has_sixteen_digits_and_nothing_else_is_one() {
+        assert!(is_mark(&mark_key(0)) && is_mark(&mark_key(u64::MAX)));
+        let good = mark_key(0xabc);
+        for wrong in [
+            good.to_uppercase(),
+            format!("{good}0"),
+            format!("{good}/0"),
+            good.replace("collecting/", "collecting/x/"),
+            good.replacen('0', "", 1),
+            good.replacen('0', "g", 1),
+            format!("{COLLECTING}/notes.txt"),
+            COLLECTING.to_owned(),
+        ] {
+            assert!(!is_mark(&wrong), "{wrong}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::manifest::{Trusted, Wanted};
 use crate::naming::id::ImageId;
 use crate::naming::layout::{IMAGES, Named, image_key, manifest_key, parse};
 use crate::options::{StoreOptions, within};
-use crate::store::{PATIENCE, Store, is_absent, make_folder, overlap, unlink};
+use crate::store::{PATIENCE, Store, delete, is_apart, make_folder, overlap, unlink};
 
 /// The most manifests of one model that a cache keeps.
 const MANIFESTS_MAX: usize = 16;
@@ -44,7 +44,7 @@ pub struct Cache {
 /// An image in the cache.
 struct Entry {
     id: ImageId,
-    path: PathBuf,
+    key: String,
     len: u64,
     used: SystemTime,
 }
@@ -134,15 +134,29 @@ impl Cache {
         self.folder.join(image_key(image))
     }
 
+    /// Refuses images behind a link to a folder, which are of somebody else: nothing is written there.
+    pub(crate) fn check_own<'i>(
+        &self,
+        images: impl IntoIterator<Item = &'i ImageId>,
+    ) -> Result<(), StoreError> {
+        images.into_iter().map(image_key).try_for_each(|key| {
+            is_apart(&self.folder, &key)
+                .map_err(|error| StoreError::io("write", &self.named.join(&key), error))
+        })
+    }
+
     /// Notes that an image was used.
     pub(crate) fn touch(&self, image: &ImageId) {
+        if is_apart(&self.folder, &image_key(image)).is_err() {
+            return;
+        }
         if let Ok(file) = File::options().append(true).open(self.path_of(image)) {
             let _unchanged = file.set_modified(SystemTime::now());
         }
     }
 
     pub(crate) fn remove(&self, image: &ImageId) -> bool {
-        self.writes && fs::remove_file(self.path_of(image)).is_ok()
+        self.writes && folder::remove_beneath(&self.folder, Path::new(&image_key(image))).is_ok()
     }
 
     /// Whether a file of the right length is there. It may still be wrong.
@@ -172,7 +186,7 @@ impl Cache {
             }
             used = used.saturating_sub(entry.len);
             free = free.saturating_add(entry.len);
-            leave.push(&entry.path);
+            leave.push(&entry.key);
         }
         let room = self.limit.saturating_sub(used).min(free);
         if needed > room {
@@ -180,18 +194,28 @@ impl Cache {
             let of = if room.get() < free { Room::Limit } else { Room::Disk };
             return Err(StoreError::NoRoom { folder: self.named.clone(), needed, room, of });
         }
-        for path in leave {
-            match fs::remove_file(path) {
-                // Another call made room at the same time.
-                Err(error) if is_absent(&error) => {}
-                other => other.map_err(|error| StoreError::io("remove", path, error))?,
-            }
+        for key in leave {
+            // Gone already, if another call made room at the same time.
+            delete(&self.folder, key)
+                .map_err(|error| StoreError::io("remove", &self.named.join(key), error))?;
         }
         Ok(())
     }
 
+    /// Refuses images that are more than the limit together.
+    pub(crate) fn check_limit(&self, needed: u64) -> Result<(), StoreError> {
+        if needed <= self.limit {
+            return Ok(());
+        }
+        let (needed, room) = (ByteLen::new(needed), ByteLen::new(self.limit));
+        Err(StoreError::NoRoom { of: Room::Limit, folder: self.named.clone(), needed, room })
+    }
+
     /// Removes what is too much, after calls at the same time have each kept their own images.
     pub(crate) fn hold_limit(&self, keep: &BTreeSet<ImageId>) {
+        if !self.writes {
+            return;
+        }
         if let Err(error) = self.make_room(0, keep) {
             tracing::warn!("the cache may hold more than its limit: {error}");
         }
@@ -200,6 +224,7 @@ impl Cache {
     /// Begins a file that becomes an image of the cache when it is published.
     pub(crate) fn begin(&self, image: &ImageId) -> Option<WholeFile> {
         let path = self.path_of(image);
+        is_apart(&self.folder, &image_key(image)).ok()?;
         make_folder(path.parent()?, 0o700).ok()?;
         unlink(&path).ok()?;
         WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default()).ok()
@@ -231,8 +256,9 @@ impl Cache {
         }
         let stated = manifest.manifest();
         let key = manifest_key(&stated.model, stated.revision, manifest.id());
-        let path = self.folder.join(key);
+        let path = self.folder.join(&key);
         let keep = || -> io::Result<()> {
+            is_apart(&self.folder, &key)?;
             let models = path.parent().unwrap_or(&self.folder);
             make_folder(models, 0o700)?;
             unlink(&path)?;
@@ -246,10 +272,17 @@ impl Cache {
         }
     }
 
+    /// Its images. What lies behind a link to a folder is none of them.
     fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
+        if is_apart(&self.folder, &format!("{IMAGES}/")).is_err() {
+            return entries;
+        }
         let folders = fs::read_dir(self.folder.join(IMAGES)).into_iter().flatten();
         for folder in folders.filter_map(Result::ok) {
+            if !folder.file_type().is_ok_and(|found| found.is_dir()) {
+                continue;
+            }
             let files = fs::read_dir(folder.path()).into_iter().flatten();
             for file in files.filter_map(Result::ok) {
                 let path = file.path();
@@ -259,7 +292,7 @@ impl Cache {
                     continue;
                 };
                 let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                entries.push(Entry { id, path, len: found.len(), used });
+                entries.push(Entry { id, key: image_key(&id), len: found.len(), used });
             }
         }
         entries

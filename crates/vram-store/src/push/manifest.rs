@@ -128,6 +128,35 @@ impl Store {
         Ok(Kept { manifest, present: false, mended, wrong })
     }
 
+    /// Refuses a manifest beside which another push wrote one of other content at the same time: each looks
+    /// after it has written, so at least one of the two finds both.
+    pub(super) fn is_alone(
+        &self,
+        push: &Push<'_>,
+        kept: &Manifest,
+        options: &StoreOptions<'_>,
+    ) -> Result<(), StoreError> {
+        let (code, wanted, own) = (push.key.manifest_key(), wanted(push), kept.id());
+        let mut keys = Vec::new();
+        for id in self.manifests_of(push.model, push.revision, options)? {
+            let other = match self.unproven(&wanted, &id, options) {
+                Ok(Unproven { manifest, .. }) => manifest,
+                // Told before, or gone since.
+                Err(StoreError::NotFound { .. } | StoreError::Manifest { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let ours = other.key_id == push.key.id() && other.check_code(&code).is_ok();
+            if ours && !other.same_content(kept) {
+                keys.push(manifest_key(push.model, push.revision, &id));
+            }
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        keys.insert(0, manifest_key(push.model, push.revision, &own));
+        Err(StoreError::Rivals { model: push.model.to_owned(), revision: push.revision, keys })
+    }
+
     /// Writes a signed manifest and reads it back.
     fn keep_manifest(
         &self,
@@ -166,7 +195,8 @@ impl Store {
         let key = manifest_key(push.model, push.revision, id);
         let altered = match self.answer(&key, MANIFEST_LEN_MAX, true, options)? {
             Answer::Bytes(bytes) => bytes.into_vec(),
-            _ => return Ok(None),
+            // Of a link that leads nowhere: the time may be that of this push.
+            _ => Vec::new(),
         };
         Ok(made_again(pushed, &altered, id, code))
     }

@@ -1,9 +1,9 @@
 //! An image fetched into a file: verified on the way, resumed after an interruption.
 
 use core::time::Duration;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -274,7 +274,20 @@ fn own(partial: &Path) -> io::Result<Option<File>> {
     let same = named.is_ok_and(|named| {
         named.is_file() && (named.dev(), named.ino()) == (opened.dev(), opened.ino())
     });
-    Ok(same.then_some(file))
+    if !same {
+        return Ok(None);
+    }
+    // Of another call it would have one name, and no access for others.
+    if opened.nlink() != 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a file with another name as well",
+        ));
+    }
+    if opened.mode() & 0o777 != 0o600 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(Some(file))
 }
 
 /// Refuses to begin what the disk has no room for.

@@ -74,7 +74,7 @@ impl ImageRead<'_, '_> {
                     return Err(Fault::Lie { past_caches, part });
                 }
                 Answer::Absent => {
-                    self.sources.give_up(source, Cause::Absent { source: name });
+                    self.sources.lacks_parts(source);
                     return Err(Fault::Out);
                 }
                 Answer::Refused(why) | Answer::Failed(why) => {

@@ -1,6 +1,9 @@
 //! Addresses of stores, and messages of their libraries without what is secret.
 
 use core::fmt;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
 #[cfg(any(not(feature = "cloud"), test))]
 use super::Store;
@@ -13,13 +16,85 @@ pub(super) fn scheme(address: &str) -> Option<(&str, &str)> {
     (!scheme.is_empty() && scheme.bytes().all(letter)).then_some((scheme, rest))
 }
 
-/// The path of an address that is a folder.
-pub(super) fn folder(address: &str) -> Option<&str> {
-    match scheme(address) {
-        None => Some(address),
-        Some(("file", path)) => Some(path),
-        Some(_) => None,
+/// What an address names.
+pub(super) enum Place<'a> {
+    Folder(PathBuf),
+    /// What has this scheme.
+    Remote(&'a str),
+}
+
+/// Reads an address. One that looks like a mistyped one is refused, and not taken for the name of a folder.
+pub(super) fn place(address: &str) -> Result<Place<'_>, StoreError> {
+    if let Some(why) = mistyped(address) {
+        return Err(refused(address, why));
     }
+    match scheme(address) {
+        None => Ok(Place::Folder(PathBuf::from(address))),
+        Some((name, rest)) if name.eq_ignore_ascii_case("file") => {
+            check(address)?;
+            file(rest).map(Place::Folder).map_err(|why| refused(address, why))
+        }
+        Some((name, _)) => Ok(Place::Remote(name)),
+    }
+}
+
+/// What is wrong with a path that was probably to be an address; `None` for any other.
+pub(crate) fn mistyped(address: &str) -> Option<String> {
+    let text = address.trim_start();
+    // Nobody begins an address so.
+    if text.starts_with(['/', '.']) || scheme(address).is_some() {
+        return None;
+    }
+    if text.starts_with('~') {
+        let why = "`~` is of shells, and is not expanded here: give the path itself; a folder of such a \
+                   name is ./~…";
+        return Some(why.to_owned());
+    }
+    let begun = begun(text).map(|(name, _)| name.to_ascii_lowercase());
+    let meant = match begun.as_deref() {
+        Some("file") => "did you mean file:///…".to_owned(),
+        Some(name) if KNOWN.contains(&name) => format!("did you mean {name}://…"),
+        None if !text.contains("://") => return None,
+        _ => "an address is a path, or SCHEME://…".to_owned(),
+    };
+    Some(format!("{meant}; a folder of such a name is given as ./NAME"))
+}
+
+/// The scheme with which a text begins that has a part of `://` after it, and all after that part.
+fn begun(text: &str) -> Option<(&str, &str)> {
+    let letter = |one: char| one.is_ascii_alphanumeric() || matches!(one, '+' | '-' | '.');
+    let (name, rest) = text.split_at_checked(text.find(|one| !letter(one))?)?;
+    let known = name.eq_ignore_ascii_case("file")
+        || KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let begins = name.starts_with(|one: char| one.is_ascii_alphabetic());
+    let after =
+        rest.starts_with(":/") || known && (rest.starts_with(':') || rest.starts_with("//"));
+    (begins && after).then(|| (name, rest.trim_start_matches([':', '/'])))
+}
+
+/// The path in a `file` address: of this machine, with its escapes replaced.
+fn file(rest: &str) -> Result<PathBuf, &'static str> {
+    let (host, path) =
+        rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
+    if path.is_empty() || !(host.is_empty() || host.eq_ignore_ascii_case("localhost")) {
+        return Err("a file is of this machine, with an absolute path: file:///PATH");
+    }
+    let digit = |one: Option<u8>| one.and_then(|one| char::from(one).to_digit(16));
+    let (mut found, mut bytes) = (Vec::new(), path.bytes());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            found.push(byte);
+            continue;
+        }
+        let value = digit(bytes.next()).zip(digit(bytes.next())).map(|(high, low)| high << 4 | low);
+        match value.and_then(|value| u8::try_from(value).ok()) {
+            None | Some(0) => {
+                return Err("a % is followed by two hexadecimal digits: write %25 for it");
+            }
+            Some(value) => found.push(value),
+        }
+    }
+    Ok(PathBuf::from(OsString::from_vec(found)))
 }
 
 pub(super) fn refused(address: &str, why: impl fmt::Display) -> StoreError {
@@ -27,7 +102,6 @@ pub(super) fn refused(address: &str, why: impl fmt::Display) -> StoreError {
 }
 
 /// The schemes of the feature `cloud`.
-#[cfg(not(feature = "cloud"))]
 const KNOWN: [&str; 7] = ["s3", "s3a", "gs", "az", "azure", "http", "https"];
 
 fn unknown(scheme: &str) -> String {
@@ -188,19 +262,23 @@ pub(crate) fn redact(error: &dyn fmt::Display) -> String {
     text
 }
 
-/// An address without user, password, query and fragment.
+/// An address, or one that is mistyped, without user, password, query and fragment.
 fn without_secrets(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
+    let parts = match word.split_once("://") {
+        Some((before, rest)) => word.get(..before.len().saturating_add(3)).zip(Some(rest)),
+        None => begun(word).and_then(|(_, rest)| word.strip_suffix(rest).zip(Some(rest))),
+    };
+    let Some((start, rest)) = parts else { return word.to_owned() };
     let (rest, hidden) = match rest.find(['?', '#']) {
         Some(at) => (rest.get(..at).unwrap_or_default(), "?(hidden)"),
         None => (rest, ""),
     };
-    let (host, path) = match rest.find('/') {
-        Some(at) => rest.split_at_checked(at).unwrap_or((rest, "")),
-        None => (rest, ""),
-    };
-    let host = host.rsplit_once('@').map_or(host, |(_user, host)| host);
-    format!("{scheme}://{host}{path}{hidden}")
+    let host = rest.split('/').next().unwrap_or_default();
+    // A password may contain a slash; what follows a host is a number.
+    let has_port = |(_, port): (&str, &str)| port.bytes().all(|one| one.is_ascii_digit());
+    let user = if host.split_once(':').is_none_or(has_port) { host } else { rest };
+    let hidden_len = user.rfind('@').map_or(0, |at| at.saturating_add(1));
+    format!("{start}{}{hidden}", rest.get(hidden_len..).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -214,6 +292,11 @@ mod tests {
             ("https://user:hunter2@host/x?sig=abc#y", "https://host/x?(hidden)"),
             ("GET https://host/x?X-Amz-Signature=abc: 403", "GET https://host/x?(hidden) 403"),
             ("no address", "no address"),
+            ("https//user:hunter2@host/x?sig=abc", "https//host/x?(hidden)"),
+            ("http:/user:hunter2@host/x#abc", "http:/host/x?(hidden)"),
+            ("https://user:hun/ter2@host/x", "https://host/x"),
+            ("s3:bucket/at@b", "s3:bucket/at@b"),
+            ("http://host:80/at@b", "http://host:80/at@b"),
         ] {
             assert_eq!(redact(&text), shown);
         }
@@ -224,6 +307,53 @@ mod tests {
         }
         let long = redact(&"x ".repeat(1000));
         assert!(long.chars().count() <= 401);
+    }
+
+    #[test]
+    fn a_mistyped_address_is_no_folder() {
+        for (wrong, advice) in [
+            ("s3:/bucket/x", "did you mean s3://…"),
+            ("S3:bucket", "did you mean s3://…"),
+            ("gs:bucket", "did you mean gs://…"),
+            ("http:/u:hunter2@h/x?sig=hunter2", "did you mean http://…"),
+            ("https//u:hunter2@h", "did you mean https://…"),
+            ("s3//b", "did you mean s3://…"),
+            ("file:rel", "did you mean file:///…"),
+            ("foo:/rel", "SCHEME://…"),
+            (" s3://b", "did you mean s3://…"),
+            ("my s3://b", "SCHEME://…"),
+            ("~/st", "not expanded"),
+            ("file://host/x", "file:///PATH"),
+            ("file://rel", "file:///PATH"),
+            ("file:///a%2", "%25"),
+            ("file:///a%00", "%25"),
+            ("file:///a?b", "no user, password or query"),
+        ] {
+            for opened in
+                [Store::open(wrong), Store::open_or_create(wrong), Store::open_or_absent(wrong)]
+            {
+                let said = opened.unwrap_err().to_string();
+                assert!(said.contains(advice) && !said.contains("hunter2"), "{wrong}: {said}");
+            }
+            assert!(!Store::is_path(wrong), "{wrong}");
+        }
+        for path in ["st", "./s3:/b", "/s3:/b", "s3/b", "2024:01/x", "backup-2024:01", "a b", "s3"]
+        {
+            assert_eq!(mistyped(path), None, "{path}");
+            assert!(Store::is_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_address_is_a_path_of_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a b%");
+        for host in ["", "localhost", "LOCALHOST"] {
+            let address = format!("file://{host}{}/a%20b%25", folder.path().display());
+            let store = Store::open_or_create(&address).unwrap();
+            assert_eq!(&**store.name(), path.to_str().unwrap(), "{address}");
+            assert!(path.is_dir());
+        }
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! A store in a folder of this machine: plain calls on files, each on a thread that can be left behind.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
 use vram_files::regular_file;
 
-use super::Object;
+use super::{Object, links};
+use crate::naming::layout::parse;
 
 /// The file that marks a folder as a cache: what is in no such folder, no cache removes.
 pub(crate) const CACHE_MARK: &str = ".vram-cache";
@@ -37,56 +38,97 @@ pub(super) fn look(path: &Path) -> io::Result<Option<(u64, SystemTime)>> {
     }
 }
 
-/// Makes a regular file young, if this process may. What a link leads to is of somebody else.
-pub(super) fn touch(path: &Path) {
-    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
-        return;
-    }
-    if let Ok(file) = regular_file::open_regular(path) {
-        let _not_its_owner = file.set_modified(SystemTime::now());
-    }
-}
-
-/// Removes a link that lies where an object is to be written: what it leads to is not ours to write.
+/// Removes what lies where an object is to be written and is neither a file nor a folder: a link, whose target
+/// is not ours to write, or a pipe, from which nothing can be read.
 pub(crate) fn unlink(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-        return delete(path);
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() => match fs::remove_file(path) {
+            Err(error) if !is_absent(&error) => Err(error),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// Everything below a folder that is no folder. What is no regular file, and links that lead nowhere, are
-/// listed as well: whoever reads them learns what is wrong.
+/// Everything below a folder that is no folder, and folders that have the name of an object. What is no
+/// regular file, and links that lead nowhere, are listed as odd: who reads them learns what is wrong.
+///
+/// # Errors
+///
+/// What could hide objects: a folder that cannot be read, and a link in place of the prefix that leads nowhere.
 pub(super) fn list(root: &Path, prefix: &str) -> io::Result<Vec<Object>> {
     let mut found = Vec::new();
-    let mut folders = vec![(prefix.to_owned(), 0_u32)];
-    while let Some((key, depth)) = folders.pop() {
-        let entries = match fs::read_dir(root.join(&key)) {
-            Err(error) if is_absent(&error) => continue,
-            other => other?,
-        };
-        for entry in entries {
-            let name = entry?.file_name();
-            // Keys are ASCII: another name is of nobody here.
-            let Some(name) = name.to_str() else { continue };
-            let key = format!("{key}/{name}");
+    let Some(behind_link) = links::enter(root, prefix)? else { return Ok(found) };
+    let mut folders = vec![(prefix.to_owned(), 0_u32, behind_link)];
+    while let Some((folder, depth, behind_link)) = folders.pop() {
+        for name in names(&root.join(&folder))? {
+            let key = format!("{folder}/{name}");
             let path = root.join(&key);
-            match fs::metadata(&path).or_else(|_nowhere| fs::symlink_metadata(&path)) {
-                Ok(at) if at.is_dir() && depth < DEPTH_MAX => {
-                    folders.push((key, depth.saturating_add(1)));
-                }
-                Ok(at) if at.is_dir() => {}
-                Ok(at) => {
-                    let modified = at.modified().unwrap_or_else(|_unknown| SystemTime::now());
-                    found.push(Object { key, len: at.len(), modified });
-                }
+            let own = match fs::symlink_metadata(&path) {
                 // It went meanwhile.
-                Err(error) if is_absent(&error) => {}
-                Err(error) => return Err(error),
+                Err(error) if is_absent(&error) => continue,
+                other => other?,
+            };
+            let behind = behind_link || own.is_symlink();
+            let at = if own.is_symlink() { fs::metadata(&path).unwrap_or(own) } else { own };
+            // A folder with the name of an object is one that cannot be read.
+            if at.is_dir() && parse(&key).is_none() {
+                if depth < DEPTH_MAX {
+                    folders.push((key, depth.saturating_add(1), behind));
+                }
+                continue;
+            }
+            found.push(Object { behind_link, odd: odd(&at), ..object(key, &at) });
+        }
+    }
+    Ok(found)
+}
+
+/// What lies directly in a folder: no link is followed, and all but regular files are odd.
+pub(super) fn list_here(root: &Path, prefix: &str) -> io::Result<Vec<Object>> {
+    let mut found = Vec::new();
+    if let Some(link) = links::above(root, &format!("{prefix}/"))? {
+        let at = fs::symlink_metadata(root.join(&link))?;
+        found.push(Object { odd: odd(&at), ..object(link, &at) });
+        return Ok(found);
+    }
+    for name in names(&root.join(prefix))? {
+        let key = format!("{prefix}/{name}");
+        match fs::symlink_metadata(root.join(&key)) {
+            Err(error) if is_absent(&error) => {}
+            at => {
+                let at = at?;
+                found.push(Object { odd: odd(&at), ..object(key, &at) });
             }
         }
     }
     Ok(found)
+}
+
+/// The names in a folder. None, if it is gone; an error, if only what it leads to is.
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if is_absent(&error) && fs::symlink_metadata(folder).is_err() => {
+            return Ok(Vec::new());
+        }
+        other => other?,
+    };
+    // Keys are ASCII: another name is of nobody here.
+    let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().into_string().ok());
+    entries.filter_map(|entry| name(entry).transpose()).collect()
+}
+
+fn object(key: String, at: &Metadata) -> Object {
+    let modified = at.modified().unwrap_or_else(|_unknown| SystemTime::now());
+    Object::new(key, at.len(), modified)
+}
+
+fn odd(at: &Metadata) -> Option<&'static str> {
+    match at.is_file() {
+        true => None,
+        false if at.is_symlink() => Some("a link that leads nowhere"),
+        false => Some(regular_file::kind_of(at)),
+    }
 }
 
 /// Whether a folder has the mark of a cache.
@@ -100,13 +142,6 @@ pub(crate) fn is_there(root: &Path) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::new(ErrorKind::NotFound, "the folder of the store is not there"))
-}
-
-pub(super) fn delete(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if !is_absent(&error) => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Makes a folder and those above it that are not there, writable by their owner alone whatever the
@@ -131,40 +166,6 @@ pub(crate) fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
             _ => Ok(()),
         },
     }
-}
-
-/// Whether one folder is the other, or lies in it, by whatever path and link. Of a folder that is not
-/// there, the place is looked at where it would be made.
-pub(crate) fn overlap(one: &Path, other: &Path) -> io::Result<bool> {
-    let (one, other) = (ancestry(one)?, ancestry(other)?);
-    // The folder itself is the first of its list; `None` if it is not there yet.
-    let lies_in = |inner: &[Option<Id>], outer: &[Option<Id>]| {
-        outer.first().is_some_and(|outer| outer.is_some() && inner.contains(outer))
-    };
-    Ok(lies_in(&one, &other) || lies_in(&other, &one))
-}
-
-/// Device and number of a folder.
-type Id = (u64, u64);
-
-/// A folder and those above it, from the inside out.
-fn ancestry(folder: &Path) -> io::Result<Vec<Option<Id>>> {
-    let mut absent = Vec::new();
-    let mut at = folder;
-    let there = loop {
-        match fs::canonicalize(at) {
-            Ok(there) => break there,
-            Err(error) if is_absent(&error) => {
-                absent.push(None);
-                let above = at.parent().filter(|above| !above.as_os_str().is_empty());
-                at = above.unwrap_or(Path::new("."));
-            }
-            Err(error) => return Err(error),
-        }
-    };
-    let id = |path: &Path| fs::metadata(path).map(|found| Some((found.dev(), found.ino())));
-    let there = there.ancestors().map(id).collect::<io::Result<Vec<_>>>()?;
-    Ok(absent.into_iter().chain(there).collect())
 }
 
 pub(crate) fn is_absent(error: &io::Error) -> bool {
@@ -193,29 +194,6 @@ mod tests {
         }
         assert!(keys.len() < 20, "{keys:?}");
         assert!(list(root, "v1/absent").unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_folder_in_another_is_known_by_any_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        make_folder(&at("store/sub"), 0o755).unwrap();
-        make_folder(&at("apart"), 0o755).unwrap();
-        symlink(at("store"), at("link")).unwrap();
-        for (one, other, expected) in [
-            ("store", "store", true),
-            ("store", "link", true),
-            ("store", "link/sub", true),
-            ("store", "link/new/deep", true),
-            ("store/sub", "store", true),
-            ("store", "apart", false),
-            ("store", "new", false),
-            ("store/sub", "store/other", false),
-            ("new", "new/deep", false),
-        ] {
-            assert_eq!(overlap(&at(one), &at(other)).unwrap(), expected, "{one} {other}");
-            assert_eq!(overlap(&at(other), &at(one)).unwrap(), expected, "{other} {one}");
-        }
     }
 
     #[test]

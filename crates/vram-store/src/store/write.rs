@@ -13,7 +13,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use vram_files::{Inputs, Overwrite, WholeFile};
 
-use super::{Store, make_folder, redact, unlink};
+use super::{Store, is_apart, make_folder, redact, unlink};
 use crate::error::StoreError;
 use crate::naming::parts::PART_LEN;
 use crate::options::{StoreEvent, StoreOptions};
@@ -35,9 +35,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         options.go_on()?;
         if let Some(path) = self.path_of(key) {
-            let target = path.clone();
+            let (root, name) = (self.path_of("").unwrap_or_default(), key.to_owned());
             let write = move || {
-                let mut file = begin(&target)?;
+                let mut file = begin(&root, &name)?;
                 file.write_all(&bytes)?;
                 file.publish()
             };
@@ -72,8 +72,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         if let Some(path) = self.path_of(key) {
             let failed = |error| StoreError::io("write", &path, error);
-            let target = path.clone();
-            let mut file = options.on_files(move || begin(&target))?.map_err(failed)?;
+            let (root, name) = (self.path_of("").unwrap_or_default(), key.to_owned());
+            let mut file = options.on_files(move || begin(&root, &name))?.map_err(failed)?;
             let mut at = 0_u64;
             while at < len {
                 let (source, piece) = (Arc::clone(source), len.saturating_sub(at).min(PART_LEN));
@@ -202,8 +202,11 @@ fn read_piece(source: &File, at: u64, len: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Begins a file that appears under its name whole and synced, or not at all.
-fn begin(path: &Path) -> io::Result<WholeFile> {
+/// Begins a file that appears under its name whole and synced, or not at all. Nothing is written behind a
+/// link to a folder.
+fn begin(root: &Path, key: &str) -> io::Result<WholeFile> {
+    let path = &root.join(key);
+    is_apart(root, key)?;
     if let Some(folder) = path.parent() {
         make_folder(folder, 0o755)?;
     }

@@ -4,12 +4,12 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::mark::Mark;
+use super::mark::{Mark, Marks};
 use crate::error::StoreError;
 use crate::naming::id::ImageId;
 use crate::naming::layout::{IMAGES, Named, parse};
 use crate::options::StoreOptions;
-use crate::store::Store;
+use crate::store::{Object, Store};
 
 /// What a collection found, and deleted.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +23,14 @@ pub struct Collected {
     pub too_young: u64,
     /// Objects that a manifest names.
     pub named: u64,
-    /// Objects among the images whose keys are of no image.
+    /// Objects among the images and among the marks of collections whose keys are of neither.
     pub strange: Vec<String>,
+    /// Objects that no manifest names, old enough to go, behind a link to a folder: they are never deleted.
+    pub behind_links: Vec<String>,
+    /// Marks of other collections, which are deleting or were killed: pushes wait for them for a while.
+    pub marks: Vec<String>,
+    /// Marks of killed collections that were removed.
+    pub dead_marks: Vec<String>,
     /// Whether the unnamed ones were deleted.
     pub deleted: bool,
 }
@@ -34,7 +40,8 @@ impl Store {
     ///
     /// An object younger than `grace` stays: a push sends its images before the manifest that names
     /// them. With any `grace`, a push that succeeds leaves no manifest without its images: it waits for
-    /// collections that are deleting, and sends anew what they deleted. If a manifest cannot be read, nothing is deleted: what it names is not known.
+    /// collections that are deleting, and sends anew what they deleted. If a manifest, or a folder of
+    /// manifests, cannot be read, nothing is deleted: what it names is not known.
     ///
     /// # Errors
     ///
@@ -47,10 +54,12 @@ impl Store {
     ) -> Result<Collected, StoreError> {
         // Images first: one that is pushed and named meanwhile is not in this list.
         let images = self.list(IMAGES, options)?;
-        let named = self.named(options)?;
-        let mut found = Collected::default();
+        let named = self.named(options, &mut || Ok(()))?;
+        let marks = Marks::find(self, options)?;
+        let mut found = Collected { strange: marks.strange, ..Collected::default() };
+        found.marks.extend(marks.marks.into_iter().map(|mark| mark.key));
         let oldest = SystemTime::now().checked_sub(grace);
-        for crate::store::Object { key, len, modified } in images {
+        for Object { key, len, modified, behind_link, .. } in images {
             let Some(Named::Image(id) | Named::Parts(id)) = parse(&key) else {
                 found.strange.push(key);
                 continue;
@@ -59,6 +68,8 @@ impl Store {
                 found.named = found.named.saturating_add(1);
             } else if oldest.is_none_or(|oldest| modified > oldest) {
                 found.too_young = found.too_young.saturating_add(1);
+            } else if behind_link {
+                found.behind_links.push(key);
             } else {
                 found.unnamed_bytes = found.unnamed_bytes.saturating_add(len);
                 found.unnamed.push(key);
@@ -80,12 +91,17 @@ impl Store {
         let candidates = core::mem::take(&mut found.unnamed);
         found.unnamed_bytes = 0;
         found.deleted = true;
+        if candidates.is_empty() && found.marks.is_empty() {
+            return Ok(());
+        }
+        let (mut mark, dead) = Mark::put(self, options)?;
+        found.marks.retain(|one| !dead.contains(one));
+        found.dead_marks = dead;
         if candidates.is_empty() {
             return Ok(());
         }
-        let mut mark = Mark::put(self, options)?;
         // After the mark: a push that writes its manifest later than this finds the mark, and waits.
-        let named = self.named(options)?;
+        let named = self.named(options, &mut || mark.renew(options))?;
         for key in candidates {
             let Some(Named::Image(id) | Named::Parts(id)) = parse(&key) else { continue };
             if named.contains(&id) {
@@ -100,7 +116,8 @@ impl Store {
                 found.too_young = found.too_young.saturating_add(1);
                 continue;
             }
-            self.delete(&key, options)?;
+            mark.is_fresh()?;
+            self.delete(&key, options).inspect_err(|_may_be_under_way| mark.leave())?;
             found.unnamed_bytes = found.unnamed_bytes.saturating_add(now.len);
             found.unnamed.push(key);
         }
@@ -108,9 +125,18 @@ impl Store {
     }
 
     /// The images that manifests name.
-    fn named(&self, options: &StoreOptions<'_>) -> Result<BTreeSet<ImageId>, StoreError> {
+    fn named(
+        &self,
+        options: &StoreOptions<'_>,
+        each: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<BTreeSet<ImageId>, StoreError> {
         let mut named = BTreeSet::new();
-        for listed in self.list_manifests(None, options)? {
+        let survey = self.survey(None, options, each)?;
+        if let Some((key, what)) = survey.hidden.first() {
+            let why = format!("it is {what}, which could hide manifests: nothing is deleted");
+            return Err(self.failed(format!("look into {key}"), &why));
+        }
+        for listed in survey.manifests {
             let manifest = listed.manifest.map_err(|why| self.refused(&listed.id, why))?;
             named.extend(manifest.shards.iter().map(|shard| shard.image));
         }

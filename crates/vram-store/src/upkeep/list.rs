@@ -22,6 +22,14 @@ pub struct Listed {
     pub manifest: Result<Manifest, ManifestError>,
 }
 
+/// The manifests of a store.
+pub(super) struct Survey {
+    pub(super) manifests: Vec<Listed>,
+    /// Keys of what lies among them and is neither file nor folder, and what it is: where a link leads to may be
+    /// manifests when it is there again.
+    pub(super) hidden: Vec<(String, &'static str)>,
+}
+
 impl Store {
     /// Lists all manifests, or those of one model, in the order of their keys. None of them is proven.
     ///
@@ -33,10 +41,25 @@ impl Store {
         model: Option<&str>,
         options: &StoreOptions<'_>,
     ) -> Result<Vec<Listed>, StoreError> {
+        Ok(self.survey(model, options, &mut || Ok(()))?.manifests)
+    }
+
+    /// As [`list_manifests`](Self::list_manifests), with what could hide others. `each` is called before each
+    /// that is read.
+    pub(super) fn survey(
+        &self,
+        model: Option<&str>,
+        options: &StoreOptions<'_>,
+        each: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<Survey, StoreError> {
         let prefix = model.map_or_else(|| MODELS.to_owned(), crate::naming::layout::model_folder);
-        let mut found = Vec::new();
-        for Object { key, .. } in self.list(&prefix, options)? {
-            let Some(Named::Manifest { revision, id, .. }) = parse(&key) else { continue };
+        let (mut found, mut hidden) = (Vec::new(), Vec::new());
+        for Object { key, odd, .. } in self.list(&prefix, options)? {
+            let Some(Named::Manifest { revision, id, .. }) = parse(&key) else {
+                hidden.extend(odd.map(|what| (key, what)));
+                continue;
+            };
+            each()?;
             // What is wrong with one object is told of it, and keeps nothing from the others.
             let read = match self.answer(&key, MANIFEST_LEN_MAX, true, options)? {
                 Answer::Bytes(bytes) => {
@@ -58,6 +81,6 @@ impl Store {
             });
             found.push(Listed { key, id, revision, manifest });
         }
-        Ok(found)
+        Ok(Survey { manifests: found, hidden })
     }
 }

@@ -16,6 +16,7 @@ use crate::naming::parts::Parts;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::read::{ImageRead, Means, verify_only};
 use crate::store::{Object, Store};
+use crate::upkeep::rivals::Rivals;
 
 /// What proves the images.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,10 @@ pub struct StoreVerdict {
     /// Images that no manifest which could be read names; they were not verified. 0 if one model was asked
     /// for.
     pub unnamed: u64,
+    /// Whether the store is a cache. It has no digests of parts, and those images alone for which it has room.
+    pub cache: bool,
+    /// Images that a manifest names and a cache does not have; 0 for a store.
+    pub absent: u64,
     /// Bytes that were read and found good.
     pub bytes: u64,
     /// Everything that is wrong.
@@ -94,9 +99,17 @@ impl Store {
         sample: Sample,
         options: &StoreOptions<'_>,
     ) -> Result<StoreVerdict, StoreError> {
-        let mut verdict = StoreVerdict::default();
+        let cache = self.is_cache(options)?;
+        let mut verdict = StoreVerdict { cache, ..StoreVerdict::default() };
+        let mut rivals = Rivals::default();
         let (mut seen, mut named) = (BTreeSet::new(), BTreeSet::new());
-        for listed in self.list_manifests(model, options)? {
+        let survey = self.survey(model, options, &mut || Ok(()))?;
+        verdict.findings.extend(survey.hidden.into_iter().map(|(key, what)| Finding {
+            key,
+            part: None,
+            what: format!("it is {what}, which could hide manifests"),
+        }));
+        for listed in survey.manifests {
             let trusted = match listed.manifest.and_then(|stated| {
                 named.extend(stated.shards.iter().map(|shard| shard.image));
                 // Read again by its digest, so that one rule decides what is believed.
@@ -119,11 +132,18 @@ impl Store {
             let mut another = false;
             for shard in shards {
                 options.go_on()?;
+                if cache && self.lacks(shard, options)? {
+                    verdict.absent = verdict.absent.saturating_add(1);
+                    continue;
+                }
                 let before = verdict.findings.len();
                 let outcome = match means {
                     VerifyMeans::Keys(keys, context) => {
                         let means = (Means::Keys { keys, context }, sample);
                         self.verify_image(&trusted, shard, means, options, &mut verdict)
+                    }
+                    VerifyMeans::Keyless if cache => {
+                        self.verify_whole(shard, options, &mut verdict)
                     }
                     VerifyMeans::Keyless => self.verify_parts(shard, sample, options, &mut verdict),
                 };
@@ -152,6 +172,11 @@ impl Store {
             }
             let count = if another { &mut verdict.other_contexts } else { &mut verdict.manifests };
             *count = count.saturating_add(1);
+            rivals.note(listed.key, trusted);
+        }
+        // A cache gives a manifest by its pin alone.
+        if !cache {
+            verdict.findings.extend(rivals.findings());
         }
         if model.is_none() {
             let unnamed = |one: &Object| matches!(parse(&one.key), Some(Named::Image(id)) if !named.contains(&id));
@@ -216,8 +241,10 @@ impl Store {
             }
             Err(error) => return Err(error),
         }
-        // Whoever has no key needs them.
-        if let Err(what) = self.digests_of(&shard.image, shard.image_len, options)? {
+        // Readers without the key need them.
+        if !verdict.cache
+            && let Err(what) = self.digests_of(&shard.image, shard.image_len, options)?
+        {
             let key = parts_key(&shard.image);
             verdict.findings.push(Finding { key, part: Some(Part::Parts), what });
         }

@@ -378,3 +378,91 @@ fn a_cache_gives_the_manifest_that_is_pinned_and_no_other() {
     cache.keep_manifest(&world.manifest(20));
     find(20, Some(&kept[19])).unwrap();
 }
+
+/// Lower than what is there: applied by a call that fetches nothing, whatever it is.
+#[test]
+fn a_limit_holds_after_a_call_that_fetched_nothing() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let (first, second) = (&manifest.shards()[0], &manifest.shards()[1]);
+    for turn in 0..3 {
+        let large = cache(&world, 1 << 20);
+        let fill = Pull::new(&manifest, &world.keys, b"", &world.store).cache(&large);
+        fill.to_cache().unwrap();
+        drop(fill);
+        let small = cache(&world, second.image_len);
+        let pull = Pull::new(&manifest, &world.keys, b"", &world.store).cache(&small);
+        match turn {
+            0 => drop(load(&pull, 1).unwrap()),
+            1 => drop(pull.to_folder(&world.folder.path().join("out")).unwrap()),
+            // Of a model that is larger than the limit, no image would stay.
+            _ => {
+                let refused = pull.to_cache().unwrap_err();
+                assert!(matches!(refused, StoreError::NoRoom { .. }), "{refused}");
+            }
+        }
+        drop(pull);
+        assert!(small.used().get() <= second.image_len, "{turn}: {}", small.used());
+        // The one that was used last stays.
+        assert!(turn != 0 || path(&world, &second.image).exists());
+        assert!(turn != 0 || !path(&world, &first.image).exists());
+    }
+}
+
+/// A cache has images without digests of parts, and not all of them.
+#[test]
+fn a_cache_is_verified_as_what_it_is() {
+    let world = world();
+    let (manifest, cache) = (world.manifest(7), cache(&world, 1 << 20));
+    Pull::new(&manifest, &world.keys, b"", &world.store).cache(&cache).to_cache().unwrap();
+    cache.keep_manifest(&manifest);
+    let folder = Store::folder(world.folder.path().join("cache")).unwrap();
+    let (first, second) = (manifest.shards()[0].image, manifest.shards()[1].image);
+    for means in [VerifyMeans::Keyless, VerifyMeans::Keys(&world.keys, None)] {
+        let verdict = verify(&folder, means);
+        assert!(verdict.is_sound() && verdict.cache, "{verdict:?}");
+        assert_eq!((verdict.images, verdict.absent), (2, 0));
+    }
+    fs::remove_file(path(&world, &first)).unwrap();
+    let mut wrong = fs::read(path(&world, &second)).unwrap();
+    wrong[9000] ^= 1;
+    fs::write(path(&world, &second), wrong).unwrap();
+    for means in [VerifyMeans::Keyless, VerifyMeans::Keys(&world.keys, None)] {
+        let verdict = verify(&folder, means);
+        assert_eq!((verdict.images, verdict.absent), (0, 1), "{verdict:?}");
+        assert_eq!(verdict.findings.len(), 1, "{verdict:?}");
+        assert_eq!(verdict.findings[0].key, image_key(&second));
+    }
+    // As a mirror, it lacks what proves an image without the key, and that is said.
+    let wanted = Wanted { model: MODEL, revision: 7, pin: Some(manifest.id()) };
+    let pinned = folder.pinned_manifest(&wanted, &StoreOptions::new()).unwrap();
+    let mut events = Vec::new();
+    let gone = Liar::store("gone", &world.objects, Lie::Absent);
+    let pull = Pull::without_key(&pinned, &gone).mirror(&folder).options(noting(&mut events));
+    let refused = pull.verify(1).unwrap_err().to_string();
+    drop(pull);
+    assert!(refused.contains("the digests of its parts are not there"), "{refused}");
+    let told = |event: &StoreEvent| match event {
+        StoreEvent::GaveUp { why, .. } => why.contains("the digests of the parts of image"),
+        _ => false,
+    };
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[test]
+fn a_cache_that_is_not_made_yet_is_no_mirror_of_itself() {
+    let world = World::new();
+    let at = world.folder.path().join("new");
+    let mirror = Store::open_or_absent(at.to_str().unwrap()).unwrap();
+    assert!(Cache::check_apart(&at, [&mirror]).is_err());
+    assert!(!at.exists());
+    // Nor is a cache made under the name of an address, or a link taken for its mark.
+    for address in ["s3://bucket/x", "s3:/bucket", "~/cache"] {
+        let refused = Cache::open(address, ByteLen::new(1)).unwrap_err().to_string();
+        assert!(refused.contains("looks like an address"), "{refused}");
+    }
+    fs::create_dir(&at).unwrap();
+    std::os::unix::fs::symlink("mark", at.join(".vram-cache")).unwrap();
+    let refused = Cache::open(&at, ByteLen::new(1)).unwrap_err().to_string();
+    assert!(refused.contains("is no regular file"), "{refused}");
+}

@@ -17,6 +17,10 @@ struct At {
     run: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
+/// What runs before a call holds up one of the few threads of all stores: with two at once, none is left on a
+/// small machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 impl core::fmt::Debug for At {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("At").finish_non_exhaustive()
@@ -74,6 +78,7 @@ fn is_whole(world: &World, at: &str) {
 
 #[test]
 fn a_push_beside_a_collection_leaves_no_manifest_without_its_images() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // A whole collection at each moment of a push.
     for call in 0.. {
         let world = begun();
@@ -142,4 +147,42 @@ fn a_push_makes_what_it_finds_young_and_a_collection_leaves_no_mark() {
     assert_eq!((found.unnamed.len(), found.deleted), (2, true), "{found:?}");
     assert!(objects.iter().all(|object| !object.exists()));
     assert_eq!(std::fs::read_dir(folder.path().join("v1/collecting")).unwrap().count(), 0);
+}
+
+/// Each looks after it has written: at least one of the two finds both, and the verdict on the store does.
+#[test]
+fn two_pushes_of_one_revision_with_other_content_are_told_and_the_store_is_not_sound() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // The other one as a whole at each moment of the first.
+    let mut both = 0;
+    for call in 0.. {
+        let world = World::new();
+        let (one, two) = (world.file("one", 5000), world.file("two", 5000));
+        let (inner, outcome) = (world.store.clone(), Arc::new(Mutex::new(None)));
+        let told = Arc::clone(&outcome);
+        let store = At::store(&world, call, move || {
+            let options = StoreOptions::new().deadline(Duration::from_secs(30));
+            let other = inner.push(&push(&key(), vec![two]), &options);
+            *told.lock().unwrap() = Some(other.map(|pushed| pushed.id));
+        });
+        let first = store.push(&push(&key(), vec![one]), &StoreOptions::new());
+        let Some(second) = outcome.lock().unwrap().take() else {
+            assert!(call > 10, "{call} calls");
+            break;
+        };
+        let keys = [VerifyMeans::Keyless, VerifyMeans::Keys(&world.keys, None)];
+        let manifests = world.store.list_manifests(None, &StoreOptions::new()).unwrap();
+        assert!(first.is_err() || second.is_err(), "{call}: {first:?}");
+        for means in keys {
+            let verdict = verify(&world.store, means);
+            assert_eq!(verdict.is_sound(), manifests.len() == 1, "{call}: {verdict:?}");
+            if manifests.len() == 2 {
+                assert!(verdict.findings[0].what.contains(&manifests[1].key), "{verdict:?}");
+                let Err(StoreError::Rivals { keys, .. }) = &first else { panic!("{first:?}") };
+                assert!(manifests.iter().all(|one| keys.contains(&one.key)), "{keys:?}");
+                both += 1;
+            }
+        }
+    }
+    assert!(both > 0, "the pushes did not meet");
 }

@@ -12,6 +12,7 @@ mod collecting;
 mod faults;
 mod liar;
 mod lies;
+mod links;
 mod manifests;
 mod mending;
 mod pushing;

@@ -11,7 +11,7 @@ use super::{Lied, Telling, WrongManifest, believed, open, wanted, with_deadline}
 use crate::args::PullArgs;
 use crate::commands::image::check_context;
 use crate::commands::keys;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::{interrupt, streams, table};
 
@@ -72,7 +72,14 @@ pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> 
         Some(folder) => pull.to_folder(folder)?,
         None => pull.to_cache()?,
     };
+    // The cache holds its limit from here on, also for commands that ran meanwhile.
     drop(pull);
+    if let Some(gone) = images.iter().find(|image| !image.path().exists()) {
+        let what = format!("{} was fetched, and is gone again", gone.path().display());
+        return Err(Failure::new(Kind::NoRoom, what).code("no-room-on-disk").hint(
+            "another command needed its room: give a larger --cache-limit, or run one at a time",
+        ));
+    }
     let told = telling.take();
     let named = manifest.manifest();
     let report = Report {

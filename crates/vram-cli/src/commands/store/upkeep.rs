@@ -1,16 +1,13 @@
-//! `vram store ls | check | verify | gc`.
+//! `vram store ls | check | gc`.
 
 use core::time::Duration;
 
 use serde::Serialize;
-use vram_residency::{ByteLen, KeyRing};
-use vram_store::{ManifestError, Sample, Store, StoreVerdict, VerifyMeans};
+use vram_residency::ByteLen;
+use vram_store::{ManifestError, Store, StoreOptions};
 
 use super::Telling;
-use crate::args::VerifyStoreArgs;
 use crate::args::store::{CheckArgs, CollectArgs, ListArgs};
-use crate::commands::image::check_context;
-use crate::commands::keys;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output::Output;
@@ -41,7 +38,7 @@ struct Entry {
 pub(super) fn list(args: &ListArgs, output: &mut Output) -> Result<(), Failure> {
     let token = interrupt::token()?;
     let telling = Telling::new("list");
-    let store = Store::open(&args.store)?;
+    let store = opened(&args.store, &telling.options(&token))?;
     let listed = store.list_manifests(args.model_id.as_deref(), &telling.options(&token))?;
     let mut bad = Bad::default();
     let entry = |listed: vram_store::Listed| {
@@ -69,7 +66,7 @@ pub(super) fn list(args: &ListArgs, output: &mut Output) -> Result<(), Failure> 
     for entry in &manifests {
         let text = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         rows.row([
-            text(entry.model_id.clone()),
+            text(entry.model_id.as_deref().map(beginning)),
             entry.manifest.clone(),
             entry.revision.to_string(),
             text(entry.shard_count.map(|count| count.to_string())),
@@ -87,6 +84,28 @@ pub(super) fn list(args: &ListArgs, output: &mut Output) -> Result<(), Failure> 
     let Some(failure) = bad.failure(&listing.store) else { return output.json(&listing) };
     output.json_failed(&listing, &failure)?;
     Err(failure)
+}
+
+/// Opens a store to look after it: not any other folder.
+fn opened(address: &str, options: &StoreOptions<'_>) -> Result<Store, Failure> {
+    let store = Store::open(address)?;
+    if store.is_laid_out(options)? {
+        return Ok(store);
+    }
+    Err(Failure::input(format!("{} is no store: it has no folder v1", store.name()))
+        .code("no-store")
+        .hint("check the address; `vram push` makes a store, and `vram store check` does"))
+}
+
+/// The beginning of a text: a column would be as wide as the longest.
+fn beginning(text: &str) -> String {
+    /// Letters that are shown.
+    const SHOWN_MAX: usize = 64;
+
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 /// Manifests of a listing that are not what their names say.
@@ -177,144 +196,6 @@ pub(super) fn check(args: &CheckArgs, output: &mut Output) -> Result<(), Failure
     Err(failure)
 }
 
-/// The result of `vram store verify`.
-#[derive(Debug, Serialize)]
-struct VerifyReport {
-    store: String,
-    sound: bool,
-    keyed: bool,
-    manifest_count: u64,
-    /// Manifests of keys that were not given.
-    other_key_count: u64,
-    /// Manifests of another context than the one that was given.
-    other_context_count: u64,
-    image_count: u64,
-    /// Images that no manifest names: not verified.
-    unnamed_image_count: u64,
-    verified_len: u64,
-    findings: Vec<Found>,
-}
-
-#[derive(Debug, Serialize)]
-struct Found {
-    key: String,
-    what: String,
-}
-
-/// `vram store verify`.
-pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), Failure> {
-    check_context(args.context.as_deref())?;
-    let keys = keys::load_if_named(&args.key)?.map(|given| KeyRing::new(given.key));
-    let context = args.context.as_deref().map(str::as_bytes);
-    let means = match (&keys, args.keyless) {
-        (Some(keys), _) => VerifyMeans::Keys(keys, context),
-        (None, true) => VerifyMeans::Keyless,
-        (None, false) => {
-            return Err(Failure::usage("no key was given").hint("give --key-file, or --keyless"));
-        }
-    };
-    let token = interrupt::token()?;
-    let telling = Telling::new("verify");
-    let store = Store::open(&args.store)?;
-    let sample = args.sample.map_or(Sample::All, Sample::Percent);
-    let verdict =
-        store.verify(args.model_id.as_deref(), means, sample, &telling.options(&token))?;
-    drop(telling.take());
-    let report = VerifyReport::of(&store, keys.is_some(), &verdict);
-    for found in &report.findings {
-        output.line(format!("WRONG {}: {}", found.key, found.what))?;
-    }
-    output.line(format!(
-        "{}, {}, {} verified{}{}{}{}",
-        table::count(report.manifest_count, "manifest"),
-        table::count(report.image_count, "image"),
-        table::size(ByteLen::new(report.verified_len)),
-        if report.keyed { " under the key" } else { " without a key" },
-        match report.other_key_count {
-            0 => String::new(),
-            count => format!("; {} of other keys not verified", table::count(count, "manifest")),
-        },
-        match report.other_context_count {
-            0 => String::new(),
-            count => {
-                let count = table::count(count, "manifest");
-                format!("; {count} of another context not verified: leave out --context")
-            }
-        },
-        match report.unnamed_image_count {
-            0 => String::new(),
-            count => {
-                let count = table::count(count, "image");
-                format!("; {count} that no manifest names not verified")
-            }
-        },
-    ))?;
-    if report.manifest_count == 0 && report.findings.is_empty() {
-        let failure = report.nothing(args);
-        output.json_failed(&report, &failure)?;
-        return Err(failure);
-    }
-    if report.sound {
-        let drawn = args.sample.filter(|percent| *percent < 100);
-        let of = drawn.map(|percent| format!(" in a sample of {percent} % of the parts"));
-        output.line(format!("sound{}", of.unwrap_or_default()))?;
-        return output.json(&report);
-    }
-    let count = ByteLen::from_usize(report.findings.len()).get();
-    let failure = Failure::integrity(format!(
-        "{} wrong in the store",
-        table::count(count, "object")
-    ))
-    .code("store-altered")
-    .hint(
-        "push the model again from its source (to a bucket with --verify): that replaces them; or \
-                 copy the objects from a good mirror",
-    );
-    output.json_failed(&report, &failure)?;
-    Err(failure)
-}
-
-impl VerifyReport {
-    /// Why there was nothing to verify: that is not a sound store.
-    fn nothing(&self, args: &VerifyStoreArgs) -> Failure {
-        let others = self.other_key_count > 0 || self.other_context_count > 0;
-        let (what, hint) = if others || args.model_id.is_some() {
-            (
-                "no manifest is of this key, model and context".to_owned(),
-                "`vram store ls` lists what is there; give its key, or --keyless",
-            )
-        } else if self.unnamed_image_count > 0 {
-            let images = table::count(self.unnamed_image_count, "image");
-            (
-                format!("{} has {images} and no manifest", self.store),
-                "push the model again: the images that are there are not sent again",
-            )
-        } else {
-            (format!("{} has no manifest", self.store), "check the address of the store")
-        };
-        Failure::input(format!("nothing was verified: {what}")).code("nothing-verified").hint(hint)
-    }
-
-    fn of(store: &Store, keyed: bool, verdict: &StoreVerdict) -> Self {
-        let found = |finding: &vram_store::Finding| Found {
-            key: finding.key.clone(),
-            what: finding.what.clone(),
-        };
-        Self {
-            store: store.name().to_string(),
-            sound: verdict.is_sound() && verdict.manifests > 0,
-            keyed,
-            manifest_count: verdict.manifests,
-            other_key_count: verdict.other_keys,
-            other_context_count: verdict.other_contexts,
-            image_count: verdict.images,
-            unnamed_image_count: verdict.unnamed,
-            verified_len: verdict.bytes,
-            findings: verdict.findings.iter().map(found).collect(),
-        }
-    }
-}
-
 /// The result of `vram store gc`.
 #[derive(Debug, Serialize)]
 struct Collection {
@@ -325,13 +206,19 @@ struct Collection {
     too_young_count: u64,
     named_count: u64,
     strange: Vec<String>,
+    /// Objects that no manifest names behind a link to a folder: never deleted.
+    behind_links: Vec<String>,
+    /// Marks of collections that delete there, or were killed.
+    marks: Vec<String>,
+    /// Marks of killed collections that were removed.
+    dead_marks: Vec<String>,
 }
 
 /// `vram store gc`.
 pub(super) fn collect(args: &CollectArgs, output: &mut Output) -> Result<(), Failure> {
     let token = interrupt::token()?;
     let telling = Telling::new("gc");
-    let store = Store::open(&args.store)?;
+    let store = opened(&args.store, &telling.options(&token))?;
     let grace = Duration::from_secs(u64::from(args.grace).saturating_mul(3600));
     let found = store.collect(grace, args.delete, &telling.options(&token))?;
     let verb = if found.deleted { "deleted" } else { "named by no manifest" };
@@ -339,7 +226,19 @@ pub(super) fn collect(args: &CollectArgs, output: &mut Output) -> Result<(), Fai
         output.line(format!("{verb}: {key}"))?;
     }
     for key in &found.strange {
-        output.line(format!("left, as no image has such a key: {key}"))?;
+        output.line(format!("left, as no image and no mark has such a key: {key}"))?;
+    }
+    for key in &found.behind_links {
+        output.line(format!("not deleted, as it lies behind a link to a folder: {key}"))?;
+    }
+    for key in &found.dead_marks {
+        output.line(format!("removed, as its collection was killed: {key}"))?;
+    }
+    for key in &found.marks {
+        output.line(format!(
+            "the mark of a collection that deletes or was killed: {key}; --delete removes one that is \
+             five minutes old"
+        ))?;
     }
     let unnamed = ByteLen::from_usize(found.unnamed.len()).get();
     output.line(format!(
@@ -361,5 +260,20 @@ pub(super) fn collect(args: &CollectArgs, output: &mut Output) -> Result<(), Fai
         too_young_count: found.too_young,
         named_count: found.named,
         strange: found.strange,
+        behind_links: found.behind_links,
+        marks: found.marks,
+        dead_marks: found.dead_marks,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_makes_no_wide_column() {
+        assert_eq!(beginning("llama-3-8b"), "llama-3-8b");
+        let long = "é".repeat(1024);
+        assert_eq!(beginning(&long).chars().count(), 65);
+    }
 }

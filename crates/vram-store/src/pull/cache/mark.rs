@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::StoreError;
 use crate::options::within;
-use crate::store::{CACHE_MARK as MARK, PATIENCE, is_cache, make_folder};
+use crate::store::{CACHE_MARK as MARK, PATIENCE, is_cache, make_folder, mistyped};
 
 /// What stands in the mark, for people.
 const MARK_TEXT: &[u8] =
@@ -34,10 +34,21 @@ pub(super) fn make(folder: &Path) -> io::Result<()> {
 
 /// What a folder is; refused if it is anything but a cache, or a place for one.
 pub(super) fn usable(path: &Path) -> Result<Found, StoreError> {
+    if path.to_str().is_some_and(|text| mistyped(text).is_some() || text.contains("://")) {
+        return Err(StoreError::config(
+            "a cache is a folder of this machine, and this looks like an address; a folder of such a name \
+             is given as ./NAME",
+        ));
+    }
     let folder = path.to_path_buf();
     let found = within(PATIENCE, move || look_at(&folder))
         .map_err(|error| StoreError::io("open the cache", path, error))?;
     match found {
+        Found::Another(name) if name == MARK => Err(StoreError::config(format!(
+            "{} is no cache: its mark {MARK} is no regular file, as the one that a cache has is; give the \
+             cache a folder of its own, which is empty or not there",
+            path.display()
+        ))),
         Found::Another(name) => Err(StoreError::config(format!(
             "{} is no cache: it has {name}, and not the mark {MARK}; a cache removes what it has no room \
              for: give it a folder of its own, which is empty or not there",
