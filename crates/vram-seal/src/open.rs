@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use vram_alloc::host;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::digest::ContentDigest;
@@ -21,7 +20,7 @@ use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::lent::SegmentKey;
 use crate::segment::table::{Entry, SegmentTags};
-use crate::wipe::scrub_stack_of_hash;
+use crate::wipe::{copying, scrub_stack_of_hash};
 
 /// Opens a record: checks that it was made with `key`, matches `expected`, and is within `limits`.
 /// Allocates nothing whose length depends on the record.
@@ -331,7 +330,7 @@ impl Opener {
         self.layout().check(segment, target)?;
         // Copies before verifying, in both modes: the verified bytes are those that the caller
         // gets.
-        host::copy_to_use(sealed, target);
+        copying::copy(sealed, target);
         self.open_with(slot, segment, target, Place::Cache)
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use vram_alloc::{ByteLen, host};
+use vram_alloc::ByteLen;
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
@@ -18,7 +18,7 @@ use crate::record::protection::Protection;
 use crate::seal::collector::{Gathered, Sealed, SegmentCollector};
 use crate::seal::sealer::{Fresh, Sealer};
 use crate::segment::chain::{Place, SegmentHash};
-use crate::wipe::{Scratch, WipeUnlessKept};
+use crate::wipe::{Scratch, WipeUnlessKept, copying};
 
 /// Seals `plaintext` into `out`, which must be of the same length.
 ///
@@ -73,6 +73,7 @@ fn seal_through(
     let two_passes = fresh.needs_digest_first();
     let gathered = Gathered::new(&fresh, two_passes)?;
     let mut hashes = if two_passes { blank_hashes(fresh.layout())? } else { Vec::new() };
+    source.into_iter().for_each(copying::learn);
     let mut out = WipeUnlessKept::new(out);
     let mut source = source;
     let sealer = fresh.begin(|fresh| {
@@ -153,6 +154,7 @@ fn unseal_through(
     sealed: Option<&[u8]>,
     out: &mut [u8],
 ) -> Result<(), SealError> {
+    sealed.into_iter().for_each(copying::learn);
     let mut out = WipeUnlessKept::new(out);
     let place = place_of(sealed);
     Pieces::groups(opener.layout(), sealed, out.bytes()).each_segment(
@@ -176,7 +178,7 @@ const fn place_of(source: Option<&[u8]>) -> Place {
 
 fn copy_if_any(source: Option<&[u8]>, target: &mut [u8]) {
     if let Some(source) = source {
-        host::copy_to_use(source, target);
+        copying::copy(source, target);
     }
 }
 
@@ -269,6 +271,9 @@ fn each_opened(
 ) -> Result<(), SealError> {
     let layout = opener.layout();
     let in_place = opener.protection() == Protection::Authenticated;
+    if !in_place {
+        copying::learn(sealed);
+    }
     let scratch_len = if in_place { 0 } else { layout.segment_usize().min(sealed.len()) };
     parallel::for_each_segment(
         threads,

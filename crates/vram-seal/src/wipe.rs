@@ -1,5 +1,7 @@
 //! Wiping of buffers of a segment or more, and of part of the stack.
 
+pub(crate) mod copying;
+
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
@@ -54,7 +56,7 @@ impl Scratch {
     /// Copies `from`, which is not longer than the memory, and returns the copy. What was copied
     /// before and is longer stays behind it until the buffer is dropped.
     pub(crate) fn fill(&mut self, from: &[u8]) -> &mut [u8] {
-        let done = host::copy_to_use(from, self);
+        let done = copying::copy(from, self);
         self.room.extend_from_slice(from.get(done..).unwrap_or_default());
         self.get_mut(..from.len()).unwrap_or_default()
     }

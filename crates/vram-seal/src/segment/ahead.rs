@@ -12,7 +12,7 @@ use std::env;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use zeroize::Zeroize as _;
+use crate::wipe::copying::read;
 
 /// Fixes the choice: `off`, or the number of bytes to read ahead at a time. Any other value, and
 /// `auto`, leave it to the measurement.
@@ -76,17 +76,6 @@ pub(super) fn hash_short(bytes: &[u8], ahead: Option<NonZeroUsize>) -> Option<bl
         read(bytes);
     }
     Some(blake3::hash(bytes))
-}
-
-fn read(bytes: &[u8]) {
-    let (blocks, _) = bytes.as_chunks::<64>();
-    let mut sum = [0_u8; 64];
-    for block in blocks {
-        for (sum, byte) in sum.iter_mut().zip(block) {
-            *sum ^= *byte;
-        }
-    }
-    black_box(&mut sum).zeroize();
 }
 
 fn choose() -> usize {
