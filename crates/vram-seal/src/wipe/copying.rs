@@ -105,7 +105,7 @@ mod tests {
                 assert_eq!(copy_as(whole, &from, &mut to[..7]), 7);
             }
         }
-        assert_eq!(copy(&from, &mut vec![0; 9]), 9);
+        assert_eq!(copy(&from, &mut [0; 9]), 9);
     }
 
     #[test]
