@@ -12,6 +12,7 @@
 #[macro_use]
 extern crate vram_testkit;
 
+mod batches;
 mod carded;
 mod kernels;
 mod lists;

@@ -3,7 +3,7 @@
 //! ```text
 //!  admit(request, plan, source)
 //!   1 every piece is placed and counted, in the order of the plan    nothing is read yet
-//!   2 small pieces are sealed in parallel, one thread each
+//!   2 small pieces are sealed in parallel, a run of neighbours a thread
 //!   3 large pieces are sealed one after the other, all threads inside each
 //!   4 the source confirms that it did not change
 //!   5 all shards become resident
@@ -12,28 +12,28 @@
 //! After any failure, all placements, slots and device bytes are returned, wiped.
 
 pub mod images;
+mod job;
 
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
-use vram_files::Watch;
 use vram_seal::Protection;
 use vram_space::{Gpu, Placing, Space, SpaceError};
 
 use crate::error::{EvictionPlan, VramError};
-use crate::models::each::each_piece;
-use crate::models::request::Pieces;
-use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource, PieceSource};
+use crate::models::admit::job::Job;
+use crate::models::each::each_run;
+use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource};
 use crate::parts::{Core, GpuChoice};
 use crate::resident::Lease;
 use crate::resident::lease::check_holder;
 use crate::room::{Goal, evict, holders, make_room};
 use crate::sealing::entry::Ready;
-use crate::sealing::{SealRequest, entry, place, stream};
+use crate::sealing::{SealRequest, entry, place};
 use crate::shard::seal::check_piece;
 use crate::shard::{Admitted, Counted};
-use crate::transfer::{ReadBack, SourceFeed};
+use crate::transfer::ReadBack;
 
 /// The place of a piece.
 pub(crate) struct Placed {
@@ -89,10 +89,10 @@ pub(crate) fn admit_placed(
     request.admitted = Some(Arc::clone(&model));
     let placed = place(&request)?;
     name_shards(core, &model);
-    let job = Job { core, pieces: request.pieces(), source, watch: &watch };
+    let job = Job::new(core, &request, source, &watch);
     // Cancelled through the watch, which the progress callback can do too.
     let work = plan.pieces().iter().zip(placed);
-    let ready = each_piece(core, &lens(plan), work, None, |index, work| job.seal(index, work))?;
+    let ready = each_run(core, &lens(plan), work, |first, run, stop| job.seal(first, run, stop))?;
     source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
     // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
@@ -233,29 +233,6 @@ fn place_piece(
         }
     }
     Err(refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: core.gpu_count() }))
-}
-
-/// The sealing of all pieces.
-struct Job<'a, 'w> {
-    core: &'a Core,
-    pieces: Pieces<'a>,
-    source: &'a dyn ModelSource,
-    watch: &'a Watch<'w>,
-}
-
-impl Job<'_, '_> {
-    fn seal(&self, index: usize, (piece, placed): (&Piece, Placed)) -> Result<Ready, VramError> {
-        self.watch.go_on()?;
-        let Placed { space, counted } = placed;
-        let request = self.pieces.request(index, piece, space.gpu().index);
-        let source = PieceSource::new(self.source, piece);
-        let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
-        let sealed =
-            stream::seal_feed(self.core, &request, (space, counted), &feed, None, self.watch);
-        sealed.inspect_err(|_error| {
-            let _first = self.pieces.failed_at.map(|failed| failed.set(index));
-        })
-    }
 }
 
 /// The lengths of the pieces, in the order of the plan.

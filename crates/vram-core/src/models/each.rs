@@ -24,6 +24,10 @@ const SMALL_LEN_MAX: ByteLen = ByteLen::new(4 << 20);
 const RUN_LEN: ByteLen = ByteLen::MIB;
 const RUN_COUNT: usize = 64;
 
+/// A run that is worked on as a whole grows up to this length even if other threads get none: one copy
+/// to a device costs as much as sealing tens of KiB.
+const WHOLE_RUN_LEN: ByteLen = ByteLen::new(256 << 10);
+
 /// A thread takes at least this many runs, if there are as many pieces: at the end one thread works on
 /// its last run while the others are done.
 const RUNS_PER_THREAD: usize = 16;
@@ -52,9 +56,7 @@ pub(crate) fn each_piece<I: Send, T: Send>(
     cancel: Option<&CancelToken>,
     work: impl Fn(usize, I) -> Result<T, VramError> + Sync,
 ) -> Result<Vec<T>, VramError> {
-    let mut slots: Vec<_> = items.into_iter().map(Slot::Waiting).collect();
-    let lens = lens.get(..slots.len()).unwrap_or(lens);
-    let (bytes_done, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let bytes_done = AtomicU64::new(0);
     let one = |index: usize, slot: &mut Slot<I, T>| {
         let Some(len) = lens.get(index) else { return Ok(()) };
         if cancel.is_some_and(CancelToken::is_cancelled) {
@@ -69,9 +71,62 @@ pub(crate) fn each_piece<I: Send, T: Send>(
         bytes_done.fetch_add(len.get(), Ordering::Relaxed);
         Ok(())
     };
+    over_runs(core, lens, ByteLen::ZERO, items, |first, slots, failed| {
+        for (index, slot) in (first..).zip(slots) {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            one(index, slot)?;
+        }
+        Ok(())
+    })
+}
+
+/// As [`each_piece`], for work on a whole run of small pieces, or on one large piece. It gets the index
+/// of the first and the items, and returns a result for each. Once the flag that it gets is set, another
+/// run has failed, and it may return before it is done.
+///
+/// # Errors
+///
+/// The error of `work`, of the first run that failed if several did.
+pub(crate) fn each_run<I: Send, T: Send>(
+    core: &Core,
+    lens: &[ByteLen],
+    items: impl IntoIterator<Item = I>,
+    work: impl Fn(usize, Vec<I>, &AtomicBool) -> Result<Vec<T>, VramError> + Sync,
+) -> Result<Vec<T>, VramError> {
+    over_runs(core, lens, WHOLE_RUN_LEN, items, |first, slots, failed| {
+        if failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let taken =
+            slots.iter_mut().filter_map(|slot| match core::mem::replace(slot, Slot::AtWork) {
+                Slot::Waiting(item) => Some(item),
+                Slot::AtWork | Slot::Done(_) => None,
+            });
+        let taken = taken.collect();
+        for (slot, result) in slots.iter_mut().zip(work(first, taken, failed)?) {
+            *slot = Slot::Done(result);
+        }
+        Ok(())
+    })
+}
+
+/// Calls `work` with every run, and with every large piece as a run of its own: with the index of the
+/// first piece, the pieces, and whether another run has failed.
+fn over_runs<I: Send, T: Send>(
+    core: &Core,
+    lens: &[ByteLen],
+    least: ByteLen,
+    items: impl IntoIterator<Item = I>,
+    work: impl Fn(usize, &mut [Slot<I, T>], &AtomicBool) -> Result<(), VramError> + Sync,
+) -> Result<Vec<T>, VramError> {
+    let mut slots: Vec<_> = items.into_iter().map(Slot::Waiting).collect();
+    let lens = lens.get(..slots.len()).unwrap_or(lens);
+    let failed = AtomicBool::new(false);
     let small = lens.iter().filter(|len| is_small(**len)).count();
     let threads = core.threads.for_jobs(ByteLen::from_usize(small).get());
-    let runs = taken_apart(&mut slots, runs(lens, small, threads));
+    let runs = taken_apart(&mut slots, runs(lens, small, threads, least));
     for_each_segment(
         core.threads,
         ByteLen::from_usize(runs.len()).get(),
@@ -79,19 +134,13 @@ pub(crate) fn each_piece<I: Send, T: Send>(
         |(), position| {
             let run = usize::try_from(position).ok().and_then(|at| runs.get(at));
             let Some((first, slots)) = run.and_then(|run| lock(run).take()) else { return Ok(()) };
-            for (index, slot) in (first..).zip(slots) {
-                if failed.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                one(index, slot).inspect_err(|_error| failed.store(true, Ordering::Relaxed))?;
-            }
-            Ok(())
+            work(first, slots, &failed).inspect_err(|_error| failed.store(true, Ordering::Relaxed))
         },
     )?;
     drop(runs);
     let large = slots.iter_mut().enumerate().zip(lens).filter(|(_, len)| !is_small(**len));
     for ((index, slot), _len) in large {
-        one(index, slot)?;
+        work(index, core::slice::from_mut(slot), &failed)?;
     }
     let done = slots.into_iter().filter_map(|slot| match slot {
         Slot::Done(result) => Some(result),
@@ -104,13 +153,15 @@ fn is_small(len: ByteLen) -> bool {
     len <= SMALL_LEN_MAX
 }
 
-/// Divides the small pieces, of which there are `small`, into runs of neighbours, in order.
-fn runs(lens: &[ByteLen], small: usize, threads: usize) -> Vec<Range<usize>> {
+/// Divides the small pieces, of which there are `small`, into runs of neighbours, in order. Each run has
+/// `least` bytes, if its bounds and neighbours allow, also where threads get none.
+fn runs(lens: &[ByteLen], small: usize, threads: usize, least: ByteLen) -> Vec<Range<usize>> {
     let fair = small.checked_div(threads.saturating_mul(RUNS_PER_THREAD)).unwrap_or(1);
     let count_max = fair.clamp(1, RUN_COUNT);
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut bytes = ByteLen::ZERO;
     for (index, len) in lens.iter().enumerate().filter(|(_, len)| is_small(**len)) {
+        let count_max = if bytes < least { RUN_COUNT } else { count_max };
         bytes = bytes.saturating_add(*len);
         match runs.last_mut() {
             Some(run) if run.end == index && run.len() < count_max && bytes <= RUN_LEN => {
@@ -155,7 +206,7 @@ mod tests {
                 let lens: Vec<_> =
                     (0..count).map(|at| if at % 301 == 7 { large } else { len }).collect();
                 let small: Vec<_> = (0..count).filter(|at| at % 301 != 7).collect();
-                let runs = runs(&lens, small.len(), threads);
+                let runs = runs(&lens, small.len(), threads, ByteLen::ZERO);
                 assert_eq!(runs.iter().cloned().flatten().collect::<Vec<_>>(), small);
                 for run in &runs {
                     assert!(run.len() <= RUN_COUNT);
@@ -165,6 +216,13 @@ mod tests {
                 assert!(runs.len() >= small.len().min(threads * RUNS_PER_THREAD));
             }
         }
-        assert_eq!(runs(&vec![ByteLen::new(16 << 10); 10_000], 10_000, 2).len(), 157);
+        let runs_of = |len, count, threads, least| {
+            runs(&vec![ByteLen::new(len); count], count, threads, least).len()
+        };
+        assert_eq!(runs_of(16 << 10, 10_000, 2, ByteLen::ZERO), 157);
+        assert_eq!(runs_of(4 << 10, 1000, 16, ByteLen::ZERO), 334);
+        assert_eq!(runs_of(4 << 10, 1000, 16, WHOLE_RUN_LEN), 16, "64 at once");
+        assert_eq!(runs_of(64 << 10, 160, 16, WHOLE_RUN_LEN), 40, "4 at once");
+        assert_eq!(runs_of(2 << 20, 10, 1, WHOLE_RUN_LEN), 10);
     }
 }

@@ -1,5 +1,6 @@
 //! Brings bytes in: seals them onto a GPU.
 
+pub(crate) mod batch;
 pub mod entry;
 pub(crate) mod on_card;
 pub mod place;

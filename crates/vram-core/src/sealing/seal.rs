@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
-use vram_seal::{SealError, SealParams, Sealer, SegmentCollector};
+use vram_seal::{ContentDigest, Fresh, SealError, SealParams, Sealer, SegmentCollector};
 use vram_space::Space;
 
 use crate::error::VramError;
@@ -30,7 +30,8 @@ use crate::sealing::SealRequest;
 use crate::sealing::entry::{Ready, entry, publish};
 use crate::sealing::on_card::OnCard;
 use crate::sealing::place::{place, place_once};
-use crate::shard::{Check, Counted, Moment, Seal, SealedShard, View};
+use crate::shard::seal::prints::Arming;
+use crate::shard::{Check, Counted, KeyUse, Moment, Seal, SealedShard, View};
 use crate::transfer::kernels;
 use crate::transfer::write::hash_feed;
 use crate::transfer::{Pass, ReadBack, Windows, WriteOptions};
@@ -97,13 +98,7 @@ fn write_seal(
     feed: &dyn Feed,
     options: &WriteOptions<'_>,
 ) -> Result<Seal, VramError> {
-    let mut described = Vec::new();
-    let context = request.sealed_as.context(&mut described)?;
-    let keys = keys::ring(core)?;
-    let fresh = Sealer::new(keys.active(), &context, params, feed.len())?;
-    // Held until the seal is counted, so that no other thread retires the key before.
-    let key_use = core.key_uses.take(keys.active().id());
-    drop(keys);
+    let (fresh, key_use) = begin(core, request, params, feed.len())?;
     let gpu = Arc::clone(space.gpu());
     let windows = Windows::on(&gpu, *fresh.layout())?;
 
@@ -129,8 +124,36 @@ fn write_seal(
     let pass = Pass { collector: &collector, windows: &windows, feed, arming: arming.as_ref() };
     pass.write_all(space, options).map_err(changed)?;
 
+    finish(core, params, collector, key_use, arming, options.check)
+}
+
+/// Begins a seal under the active key.
+pub(crate) fn begin(
+    core: &Core,
+    request: &SealRequest,
+    params: SealParams,
+    len: ByteLen,
+) -> Result<(Sealer<Fresh>, KeyUse), VramError> {
+    let mut described = Vec::new();
+    let context = request.sealed_as.context(&mut described)?;
+    let keys = keys::ring(core)?;
+    let fresh = Sealer::new(keys.active(), &context, params, len)?;
+    // Held until the seal is counted, so that no other thread retires the key before.
+    let key_use = core.key_uses.take(keys.active().id());
+    Ok((fresh, key_use))
+}
+
+/// The seal of a shard all of whose bytes the device has.
+pub(crate) fn finish(
+    core: &Core,
+    params: SealParams,
+    collector: SegmentCollector,
+    key_use: KeyUse,
+    arming: Option<Arming>,
+    check: &dyn Fn(ContentDigest) -> Result<(), VramError>,
+) -> Result<Seal, VramError> {
     let done = collector.finish_open()?;
-    (options.check)(done.digest)?;
+    check(done.digest)?;
     let seal = keys::made_seal(core, done, params, key_use)?;
     if let Some(arming) = arming {
         seal.prints.keep_all(arming);

@@ -6,10 +6,15 @@ use vram_space::Gpu;
 use crate::error::VramError;
 use crate::shard::seal::prints::Arming;
 use crate::shard::{Seal, View};
-use crate::transfer::Selection;
 use crate::transfer::kernels::Looked;
+use crate::transfer::walk::is_altered;
+use crate::transfer::{Selection, Window};
 
 /// How much of a shard is read back from the device before it counts as resident.
+///
+/// Small shards of a model that lie side by side are written by one copy and read back by one:
+/// the host then opens each by its tags or hashes, which proves more than a fingerprint and costs less
+/// than a launch of kernels for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReadBack {
@@ -52,9 +57,44 @@ impl ReadBack {
 impl View {
     /// Reads back what was just written. If every byte was looked at, returns what that rests on.
     pub(crate) fn read_back(&self, policy: ReadBack) -> Result<Option<Checked>, VramError> {
+        let Some((selection, full)) = self.to_read_back(policy) else { return Ok(None) };
+        let evidence = match policy {
+            ReadBack::Default | ReadBack::Fingerprint => self.best_evidence(),
+            _ => Evidence::Proof,
+        };
+        self.kept(self.look(selection, evidence)?, full)
+    }
+
+    /// As [`read_back`](Self::read_back), of all bytes of a shard of one window, which were read from
+    /// the device to `bytes`: each segment is judged on the host, by its tag or hash.
+    pub(crate) fn read_back_from(
+        &self,
+        policy: ReadBack,
+        window: &Window,
+        bytes: &mut [u8],
+    ) -> Result<Option<Checked>, VramError> {
+        let Some((_all, full)) = self.to_read_back(policy) else { return Ok(None) };
+        let opener = &self.seal.opener;
+        let mut altered = Vec::new();
+        window.each(opener.layout(), bytes, |segment, bytes| {
+            if is_altered(opener.open_segment(segment, bytes))? {
+                altered.push(segment);
+            }
+            Ok::<_, VramError>(())
+        })?;
+        self.kept(Looked { altered, checked: Checked::BY_HOST }, full)
+    }
+
+    /// Whether the policy looks at all segments, whatever it takes that for.
+    pub(crate) fn reads_all_back(&self, policy: ReadBack) -> bool {
+        matches!(self.to_read_back(policy), Some((Selection::Run(_), _)))
+    }
+
+    /// The segments that are read back, and whether they count as all; `None` for none.
+    fn to_read_back(&self, policy: ReadBack) -> Option<(Selection, bool)> {
         let count = self.seal.opener.layout().count();
         let full = match policy {
-            ReadBack::None => return Ok(None),
+            ReadBack::None => return None,
             ReadBack::Full | ReadBack::Fingerprint => true,
             ReadBack::Sample => false,
             ReadBack::Default => {
@@ -69,11 +109,12 @@ impl View {
             // The selection depends only on the record, so that a run is repeatable.
             Selection::sample(count, SAMPLED, seed_of(&self.seal))
         };
-        let evidence = match policy {
-            ReadBack::Default | ReadBack::Fingerprint => self.best_evidence(),
-            _ => Evidence::Proof,
-        };
-        let Looked { altered: segments, checked } = self.look(selection, evidence)?;
+        Some((selection, full))
+    }
+
+    /// What a read-back rests on, if all was looked at and nothing is altered.
+    fn kept(&self, looked: Looked, full: bool) -> Result<Option<Checked>, VramError> {
+        let Looked { altered: segments, checked } = looked;
         if segments.is_empty() {
             return Ok(full.then_some(checked));
         }

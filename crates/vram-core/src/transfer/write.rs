@@ -80,9 +80,8 @@ impl Pass<'_> {
     ) -> Result<ByteLen, VramError> {
         let (staging, mut len) = (worker.buffer()?, ByteLen::ZERO);
         send(worker, staging, |buffer| {
-            let (window, bytes) = read_window(self.feed, self.windows, index, buffer)?;
+            let window = self.fill_window(index, buffer)?;
             len = window.bytes.len();
-            self.seal_window(bytes, &window)?;
             if len.is_zero() {
                 return Ok(None);
             }
@@ -90,6 +89,13 @@ impl Pass<'_> {
             Ok(Some((space.memory()?, to)))
         })?;
         Ok(len)
+    }
+
+    /// Reads one window to the start of `buffer`, and seals it there.
+    pub(crate) fn fill_window(&self, index: u64, buffer: &mut [u8]) -> Result<Window, VramError> {
+        let (window, bytes) = read_window(self.feed, self.windows, index, buffer)?;
+        self.seal_window(bytes, &window)?;
+        Ok(window)
     }
 
     /// Seals one window in place.

@@ -9,7 +9,7 @@ use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
     AdmitRequest, CancelToken, Fit, GpuChoice, Limits, MemoryMode, ReservePlanRequest, SealedShard,
-    SliceSource, VramError, VramManager,
+    SegmentSize, SliceSource, VramError, VramManager,
 };
 
 use super::hands::{KIB, bytes, faulty, hosts, no_room, plan, reserved, room, timed};
@@ -128,11 +128,10 @@ fn a_plan_that_is_held_still_fits_when_everything_else_is_full() {
 #[test]
 fn an_admission_that_fails_leaves_its_places_as_they_were() {
     let (device, shared) = faulty(64 * KIB);
-    let manager = VramManager::builder()
-        .device(shared)
-        .limits(Limits::default().shard_count_max(3))
-        .build()
-        .unwrap();
+    // Memory to stage a segment, not two pieces: they are not copied together.
+    let limits = Limits::default().shard_count_max(3).staging_bytes(bytes(8 * KIB));
+    let builder = VramManager::builder().device(shared).segment_size(SegmentSize::MIN);
+    let manager = builder.limits(limits).build().unwrap();
     let model = plan(&[3000, 5000, 700]);
     let file = vec![5; 8700];
     let source = vec![SliceSource::new(&file)];

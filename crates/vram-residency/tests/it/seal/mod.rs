@@ -1,5 +1,6 @@
 //! Sealing from sources, whole models, and changes of a shard's protection.
 
+mod batches;
 mod changing_sources;
 mod files;
 pub(crate) mod models;
