@@ -6,6 +6,7 @@ mod threads;
 use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::config::{Config, Listen};
 use crate::engine::Engine;
 use crate::engine::sharing::still_open;
 use crate::http::{Counts, State, Stop, Token, begin_drain, force_drain, router};
-use crate::lane::Shared;
+use crate::lane::{Lane, Shared};
 use crate::net::{Bound, Bounds, bind, serve};
 use crate::report::{ServeError, ServeReport};
 
@@ -209,19 +210,33 @@ async fn all(
     ended
 }
 
-/// Loads the configured models, one after the other: each uses all threads.
+/// Loads the configured models: those of the same sources one after the other, since each uses all threads,
+/// and beside those of other sources, which a source that hangs does not hold up.
 async fn load_all(state: Arc<State>) {
+    let mut by_sources: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for model in state.engine.configured() {
-        let (engine, name) = (Arc::clone(&state.engine), model.name.clone());
-        let load = move || engine.load_at_start(&model.name);
-        match state.engine.heavy.run(LOAD_WAIT, load).await {
-            Ok(()) => tracing::info!(model = %name, "loaded"),
-            Err(problem) => {
-                tracing::error!(model = %name, code = %problem.code, "{}", problem.message);
+        by_sources.entry((model.store, model.mirrors)).or_default().push(model.name);
+    }
+    // Threads of their own: calls are not to wait for a source either.
+    let lane = Lane::new(by_sources.len().min(LOADS_MAX), by_sources.len());
+    let lane = lane.unwrap_or_else(|_no_threads| state.engine.heavy.clone());
+    let (state, lane) = (&state, &lane);
+    let loads = by_sources.into_values().map(|names| async move {
+        for name in names {
+            let (engine, model) = (Arc::clone(&state.engine), name.clone());
+            match lane.run(LOAD_WAIT, move || engine.load_at_start(&model)).await {
+                Ok(()) => tracing::info!(model = %name, "loaded"),
+                Err(problem) => {
+                    tracing::error!(model = %name, code = %problem.code, "{}", problem.message);
+                }
             }
         }
-    }
+    });
+    let _all: Vec<()> = futures_util::future::join_all(loads).await;
 }
+
+/// Loads at the start that run at once, at most.
+const LOADS_MAX: usize = 16;
 
 /// Waits until the server is to stop, and then for its leases, until the deadline. Cuts what is left,
 /// and returns how many.

@@ -187,7 +187,7 @@ impl<'a> StoreOptions<'a> {
         self
     }
 
-    /// Sets how long a source may send nothing before the range is asked for again.
+    /// Sets how long a source may send nothing, or fewer than 64 KiB, before the range is asked for again.
     #[must_use]
     pub const fn stall(mut self, stall: Duration) -> Self {
         self.limits.stall = stall;
@@ -293,7 +293,9 @@ impl<'a> StoreOptions<'a> {
                 Ok(value) => return Ok(value),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(StoreError::config("a task of the store ended without an answer"));
+                    let why = "the client of the store panicked: see standard error".to_owned();
+                    let (store, action) = (Arc::from("a store"), "ask it".to_owned());
+                    return Err(StoreError::Failed { store, action, why });
                 }
             }
         }

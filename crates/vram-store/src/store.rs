@@ -1,6 +1,8 @@
 //! One store: a folder, a bucket or a server of files, by its address.
 
 mod address;
+#[cfg(feature = "cloud")]
+mod bounded;
 mod folder;
 mod links;
 mod list;
@@ -315,7 +317,7 @@ fn patient<T: Send + 'static>(
     Ok(options.wait_within(stall, request)?.map_err(|_elapsed| stalled(stall)))
 }
 
-/// What is said of a source that sends nothing.
+/// What is said of a source that gives no answer.
 pub(crate) fn stalled(stall: Duration) -> String {
-    format!("no byte within {stall:?}")
+    format!("no answer within {stall:?}")
 }

@@ -31,7 +31,14 @@ pub(crate) enum Lie {
     Silent(u64),
     /// The whole object, whatever range was asked for.
     Whole,
+    /// An error whose text does not end.
+    EndlessError,
+    /// A byte now and then.
+    Trickle,
 }
+
+/// Bytes of errors without an end that were sent.
+pub(crate) static ENDLESS: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) struct Server {
     pub(crate) address: String,
@@ -94,6 +101,13 @@ fn answer(
                 format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             return stream.write_all(head.as_bytes());
         }
+        Lie::EndlessError => {
+            stream.write_all(b"HTTP/1.1 403 No\r\nConnection: close\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b'x'; 4096])?;
+                ENDLESS.fetch_add(4096, Ordering::Relaxed);
+            }
+        }
         Lie::Silent(times) if asked < times => {
             std::thread::sleep(Duration::from_secs(20));
             return Ok(());
@@ -135,5 +149,12 @@ fn answer(
     let head =
         format!("HTTP/1.1 {status}\r\nContent-Length: {announced}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
+    if matches!(lie, Lie::Trickle) {
+        for byte in body {
+            stream.write_all(&[byte])?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        return Ok(());
+    }
     stream.write_all(&body)
 }

@@ -1,10 +1,11 @@
 //! P75 over a network: whatever a server answers, the same bytes, or an error that names it.
 
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use vram_store::{LoadError, Pull, Store, StoreEvent, StoreOptions};
 
-use crate::http::{Lie, Server};
+use crate::http::{ENDLESS, Lie, Server};
 use crate::model::{World, load, manager};
 
 const LEN: usize = 3_000_000;
@@ -49,6 +50,8 @@ fn a_server_may_lie_in_any_way_and_no_wrong_byte_is_admitted() {
         (Lie::Silent(1), true, false),
         (Lie::Whole, false, false),
         (Lie::Long, false, true),
+        (Lie::EndlessError, false, false),
+        (Lie::Trickle, false, false),
     ] {
         let server = Server::start(&at, lie);
         let http = Store::open(&server.address).unwrap();
@@ -79,5 +82,23 @@ fn a_server_may_lie_in_any_way_and_no_wrong_byte_is_admitted() {
         let device = manager(LEN as u64);
         let shard = load(&both, &device).unwrap();
         assert_eq!(device.unseal_model(&shard).unwrap(), content, "{lie:?}");
+    }
+    // What follows the beginning of an error is not read: there is more in buffers of the kernel.
+    assert!(ENDLESS.load(Ordering::Relaxed) < 100 << 20);
+}
+
+/// What cannot be read is not called altered: nothing is known of it.
+#[test]
+fn a_server_that_fails_has_no_altered_object() {
+    let world = World::new(LEN);
+    let at = world.folder.path().join("store");
+    let store = Store::open_or_create(at.to_str().unwrap()).unwrap();
+    let manifest = world.manifest(&store, &world.push(&store));
+    for lie in [Lie::Status(503, u64::MAX), Lie::Cut(u64::MAX), Lie::EndlessError] {
+        let http = Store::open(&Server::start(&at, lie).address).unwrap();
+        let mut events = Vec::new();
+        let pull = Pull::new(&manifest, &world.keys, b"", &http).options(options(&mut events));
+        let error = pull.verify(0).unwrap_err();
+        assert!(!error.is_integrity(), "{lie:?}: {error}");
     }
 }

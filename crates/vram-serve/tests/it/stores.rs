@@ -240,6 +240,7 @@ fn a_store_that_does_not_have_what_is_pinned_is_refused_and_the_others_serve() {
         ("nowhere", "store"),
         ("late", "store-deadline"),
     ] {
+        wait(|| !rig.model(name)["failure"].is_null());
         let view = rig.model(name);
         assert_eq!(view["state"], "absent", "{view}");
         let found = view["failure"]["code"].as_str().unwrap();
@@ -253,12 +254,24 @@ fn a_store_that_does_not_have_what_is_pinned_is_refused_and_the_others_serve() {
             assert!(message.contains("the folder of the store is not there"), "{failure}");
         }
     }
-    assert_eq!(rig.model("unpinned")["state"], "resident");
+    wait(|| rig.model("unpinned")["state"] == "resident");
     rig.get("/readyz?model=unpinned").expect(200);
     // What a configuration takes from a store is loaded from files where the call says so.
     let body = serde_json::json!({"path": rig.path(FILES[0])});
     let view = rig.post("/v1/models/nowhere/load", &body.to_string()).expect(200).json();
     assert_eq!((&view["state"], &view["manifest"]), (&"resident".into(), &().into()));
+}
+
+/// Mirrors that fail again and again stand for a source that hangs.
+#[test]
+fn a_source_that_is_slow_holds_up_no_model_of_other_sources() {
+    let (folder, [pin, _]) = pushed();
+    let lines = busy(folder.path(), &pin)
+        + "[[model]]\nname = \"other\"\nstore = \"store\"\nimage = \"llama@2\"\ncontext = \"tenant\"\n"
+        + "[[model]]\nname = \"c\"\npath = \"c.safetensors\"\n";
+    let rig = Rig::in_folder(folder, &lines);
+    wait(|| rig.model("c")["state"] == "resident" && rig.model("other")["state"] == "resident");
+    assert_ne!(rig.model("prod")["state"], "resident", "it is not slow");
 }
 
 /// A configuration whose load is busy for long with mirrors that fail, each of which is asked several times.

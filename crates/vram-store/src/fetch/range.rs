@@ -8,11 +8,13 @@ use std::fs::File;
 use std::hash::RandomState;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt as _};
 use vram_alloc::host;
 use vram_files::regular_file;
@@ -143,9 +145,15 @@ async fn get(
     let whole = range.is_none();
     let options = GetOptions::new().with_range(range.map(GetRange::Bounded));
     let (objects, name) = (store.objects(past_caches), store.key(key));
-    let answer = tokio::time::timeout(stall, objects.get_opts(&name, options)).await;
+    // A panic of the client is the fault of what this source sent.
+    let asked = AssertUnwindSafe(objects.get_opts(&name, options)).catch_unwind();
+    let answer = tokio::time::timeout(stall, asked).await.map_err(failed)?;
+    let answer = answer.map_err(|_panicked| {
+        let why = "its answer is one that the client cannot read: it panicked".to_owned();
+        Stopped::Broken(Answer::Refused(why))
+    })?;
     let answered = |error| Stopped::Answered(judge(&error));
-    let result = answer.map_err(failed)?.map_err(answered)?;
+    let result = answer.map_err(answered)?;
     let (size, len) = (result.meta.size, range_len(&result.range));
     if whole && size > len_max {
         return Err(Stopped::Broken(Answer::Length { expected: len_max, found: size }));
@@ -159,7 +167,16 @@ async fn get(
         _ => result.into_stream(),
     };
     let mut bytes = Body::default();
-    while let Some(piece) = tokio::time::timeout(stall, stream.next()).await.map_err(failed)? {
+    // A source that sends a little now and then is no better than one that sends nothing.
+    let (mut since, mut enough) = (Instant::now(), PACE);
+    loop {
+        let left = stall.saturating_sub(since.elapsed());
+        let piece = tokio::time::timeout(left, stream.next()).await;
+        let slow = |_elapsed| {
+            let why = format!("fewer than {} KiB within {stall:?}", PACE >> 10);
+            Stopped::Broken(Answer::Failed(why))
+        };
+        let Some(piece) = piece.map_err(slow)? else { break };
         let piece = piece.map_err(|error| Stopped::Broken(judge(&error)))?;
         let found = as_u64(bytes.len().saturating_add(piece.len()));
         if found > room {
@@ -167,9 +184,15 @@ async fn get(
             return Err(Stopped::Broken(Answer::Length { expected: room, found }));
         }
         bytes.push(piece);
+        if bytes.len() >= enough {
+            (since, enough) = (Instant::now(), bytes.len().saturating_add(PACE));
+        }
     }
     Ok((size, bytes))
 }
+
+/// Bytes that have to come in the time of a stall, and all of what is shorter.
+const PACE: usize = 64 << 10;
 
 /// Bytes of a file that are read at a time: each of these reads has the time that a stall has.
 const FILE_PIECE: u64 = 8 << 20;

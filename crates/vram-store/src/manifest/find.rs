@@ -211,7 +211,7 @@ impl Store {
         options.wait(read)
     }
 
-    fn bad_answer(&self, key: &str, answer: &Answer) -> StoreError {
+    pub(crate) fn bad_answer(&self, key: &str, answer: &Answer) -> StoreError {
         let (store, action) = (Arc::clone(self.name()), format!("read {key}"));
         StoreError::Failed { store, action, why: answer.to_string() }
     }

@@ -41,6 +41,11 @@ pub(super) fn place(address: &str) -> Result<Place<'_>, StoreError> {
 /// What is wrong with a path that was probably to be an address; `None` for any other.
 pub(crate) fn mistyped(address: &str) -> Option<String> {
     let text = address.trim_start();
+    if begun(text).is_none() && has_password(text) {
+        let why =
+            "it has what looks like a user and a password; credentials come from the environment";
+        return Some(format!("{why}; a folder of such a name is given as ./NAME"));
+    }
     // Nobody begins an address so.
     if text.starts_with(['/', '.']) || scheme(address).is_some() {
         return None;
@@ -58,6 +63,15 @@ pub(crate) fn mistyped(address: &str) -> Option<String> {
         _ => "an address is a path, or SCHEME://…".to_owned(),
     };
     Some(format!("{meant}; a folder of such a name is given as ./NAME"))
+}
+
+/// Whether a text without a scheme has USER:PASSWORD@ at its start, or behind two slashes.
+fn has_password(text: &str) -> bool {
+    let rest = text.split_once("//").map_or(text, |(_, rest)| rest);
+    let head = rest.split('/').next().unwrap_or_default();
+    let before = head.rsplit_once('@').and_then(|(before, _)| before.split_once(':'));
+    scheme(text).is_none()
+        && before.is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
 }
 
 /// The scheme with which a text begins that has a part of `://` after it, and all after that part.
@@ -111,8 +125,12 @@ fn unknown(scheme: &str) -> String {
 /// Refuses an address that contains a credential: it would stand in lists of processes and in
 /// histories of shells.
 fn check(address: &str) -> Result<(), StoreError> {
-    let rest = scheme(address).map_or(address, |(_, rest)| rest);
+    let (name, rest) = scheme(address).unwrap_or(("", address));
     let host = rest.split('/').next().unwrap_or_default();
+    // `http:///host` is read as `http://host` by some.
+    if host.is_empty() && !name.eq_ignore_ascii_case("file") {
+        return Err(refused(address, "a host or a bucket follows the two slashes"));
+    }
     if host.contains('@') || rest.contains('?') || rest.contains('#') {
         let why =
             "an address has no user, password or query; credentials come from the environment";
@@ -149,6 +167,7 @@ mod cloud {
     use super::{check, refused, scheme, unknown};
     use crate::error::StoreError;
     use crate::store::Store;
+    use crate::store::bounded::Bounded;
 
     pub(in crate::store) fn remote(kind: &str, address: &str) -> Result<Store, StoreError> {
         check(address)?;
@@ -188,11 +207,13 @@ mod cloud {
                     client = client.with_allow_http(true);
                 }
                 builder = builder.with_client_options(client).with_retry(retry);
+                builder = builder.with_http_connector(Bounded);
                 Arc::new(builder.build().map_err(failed)?)
             }
             "gs" => Arc::new(
                 GoogleCloudStorageBuilder::from_env()
                     .with_bucket_name(bucket)
+                    .with_http_connector(Bounded)
                     .with_client_options(client)
                     .with_retry(retry)
                     .build()
@@ -201,6 +222,7 @@ mod cloud {
             "az" | "azure" => Arc::new(
                 MicrosoftAzureBuilder::from_env()
                     .with_container_name(bucket)
+                    .with_http_connector(Bounded)
                     .with_client_options(client)
                     .with_retry(retry)
                     .build()
@@ -209,6 +231,7 @@ mod cloud {
             "http" | "https" => Arc::new(
                 HttpBuilder::new()
                     .with_url(address)
+                    .with_http_connector(Bounded)
                     .with_client_options(client.with_allow_http(true))
                     .with_retry(retry)
                     .build()
@@ -268,11 +291,14 @@ fn without_secrets(word: &str) -> String {
         Some((before, rest)) => word.get(..before.len().saturating_add(3)).zip(Some(rest)),
         None => begun(word).and_then(|(_, rest)| word.strip_suffix(rest).zip(Some(rest))),
     };
+    let rest = || word.split_once("//").map_or(word, |(_, rest)| rest);
+    let parts = parts.or_else(|| has_password(word).then(|| ("", rest())));
     let Some((start, rest)) = parts else { return word.to_owned() };
     let (rest, hidden) = match rest.find(['?', '#']) {
         Some(at) => (rest.get(..at).unwrap_or_default(), "?(hidden)"),
         None => (rest, ""),
     };
+    let rest = if rest.contains('@') { rest.trim_start_matches('/') } else { rest };
     let host = rest.split('/').next().unwrap_or_default();
     // A password may contain a slash; what follows a host is a number.
     let has_port = |(_, port): (&str, &str)| port.bytes().all(|one| one.is_ascii_digit());
@@ -292,6 +318,11 @@ mod tests {
             ("https://user:hunter2@host/x?sig=abc#y", "https://host/x?(hidden)"),
             ("GET https://host/x?X-Amz-Signature=abc: 403", "GET https://host/x?(hidden) 403"),
             ("no address", "no address"),
+            ("http:///user:hunter2@host/x", "http://host/x"),
+            ("user:hunter2@host", "host"),
+            ("//user:hunter2@host/x", "host/x"),
+            ("http;//user:hunter2@host/x", "host/x"),
+            ("m@1", "m@1"),
             ("https//user:hunter2@host/x?sig=abc", "https//host/x?(hidden)"),
             ("http:/user:hunter2@host/x#abc", "http:/host/x?(hidden)"),
             ("https://user:hun/ter2@host/x", "https://host/x"),

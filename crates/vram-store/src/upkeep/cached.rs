@@ -51,7 +51,7 @@ impl Store {
             options.tell(&StoreEvent::Progress { done, total, source });
         } else {
             let what = "its bytes are not those of the image of this name".to_owned();
-            verdict.findings.push(Finding { key, part: None, what });
+            verdict.findings.push(Finding { key, part: None, what, unread: false });
         }
         Ok(())
     }

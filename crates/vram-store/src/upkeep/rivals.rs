@@ -31,7 +31,7 @@ impl Rivals {
                 keys.join(", ")
             );
             let key = keys.into_iter().next().unwrap_or_default();
-            Finding { key, part: None, what }
+            Finding { key, part: None, what, unread: false }
         })
     }
 }

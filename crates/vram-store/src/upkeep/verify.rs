@@ -50,6 +50,8 @@ pub struct Finding {
     pub part: Option<Part>,
     /// What is wrong.
     pub what: String,
+    /// Whether it could not be read, so that nothing is known of its bytes: a store behind a network failed.
+    pub unread: bool,
 }
 
 /// What verifying a store found.
@@ -108,7 +110,10 @@ impl Store {
             key,
             part: None,
             what: format!("it is {what}, which could hide manifests"),
+            unread: false,
         }));
+        // In a folder of this machine, what cannot be read is wrong by itself.
+        let remote = self.path_of("").is_none();
         for listed in survey.manifests {
             let trusted = match listed.manifest.and_then(|stated| {
                 named.extend(stated.shards.iter().map(|shard| shard.image));
@@ -122,7 +127,8 @@ impl Store {
                 }
                 Err(why) => {
                     let part = why.is_wrong().then_some(Part::Manifest);
-                    verdict.findings.push(Finding { key: listed.key, part, what: why.to_string() });
+                    let (what, unread) = (why.to_string(), remote && part.is_none());
+                    verdict.findings.push(Finding { key: listed.key, part, what, unread });
                     continue;
                 }
             };
@@ -162,11 +168,12 @@ impl Store {
                     // What is wrong with one object keeps nothing from the others.
                     Err(error) => {
                         let key = image_key(&shard.image);
+                        let unread = remote && matches!(error, StoreError::Failed { .. });
                         let what = match error {
                             StoreError::Failed { action, why, .. } => format!("{action}: {why}"),
                             other => other.to_string(),
                         };
-                        verdict.findings.push(Finding { key, part: None, what });
+                        verdict.findings.push(Finding { key, part: None, what, unread });
                     }
                 }
             }
@@ -227,7 +234,9 @@ impl Store {
         match outcome {
             Ok(()) => {}
             Err(StoreError::NoSource { causes, .. }) => {
+                let remote = self.path_of("").is_none();
                 verdict.findings.extend(causes.into_iter().map(|cause| {
+                    let unread = remote && matches!(cause, Cause::Failed { .. });
                     let part = match &cause {
                         Cause::Lied(lie) => Some(lie.part),
                         _ => None,
@@ -236,7 +245,7 @@ impl Store {
                         Some(part) => part.to_string(),
                         None => cause.to_string(),
                     };
-                    Finding { key: key.clone(), part, what }
+                    Finding { key: key.clone(), part, what, unread }
                 }));
             }
             Err(error) => return Err(error),
@@ -246,7 +255,7 @@ impl Store {
             && let Err(what) = self.digests_of(&shard.image, shard.image_len, options)?
         {
             let key = parts_key(&shard.image);
-            verdict.findings.push(Finding { key, part: Some(Part::Parts), what });
+            verdict.findings.push(Finding { key, part: Some(Part::Parts), what, unread: false });
         }
         Ok(())
     }
@@ -261,7 +270,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (key, digests) = (image_key(&shard.image), parts_key(&shard.image));
         let mut found = |key: &str, part, what: String| {
-            verdict.findings.push(Finding { key: key.to_owned(), part, what });
+            verdict.findings.push(Finding { key: key.to_owned(), part, what, unread: false });
         };
         let parts = match self.digests_of(&shard.image, shard.image_len, options)? {
             Ok(parts) => Some(parts),
@@ -290,8 +299,12 @@ impl Store {
             options.go_on()?;
             let Some(range) = parts.range(at) else { continue };
             let len = range.end.saturating_sub(range.start);
-            let bytes = self.object_range(&key, range, shard.image_len, options)?;
-            if bytes.is_some_and(|bytes| parts.holds(at, &bytes)) {
+            let holds = || {
+                let bytes = self.object_range(&key, range.clone(), shard.image_len, options)?;
+                Ok::<_, StoreError>(bytes.is_some_and(|bytes| parts.holds(at, &bytes)))
+            };
+            // Asked once more, as every reader does: what was altered on the way is not wrong in the store.
+            if holds()? || holds()? {
                 good = good.saturating_add(len);
                 let (done, source) = (good, Arc::clone(self.name()));
                 options.tell(&StoreEvent::Progress { done, total: shard.image_len, source });
@@ -311,11 +324,14 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<Result<Parts, String>, StoreError> {
         let (store, key, limits) = (self.clone(), parts_key(image), options.limits);
-        let len = Parts::object_len(image_len);
+        let (len, key_read) = (Parts::object_len(image_len), &key.clone());
         let read = async move { read_whole(&store, &key, len, true, &limits).await };
         let bytes = match options.wait(read)? {
             Answer::Bytes(bytes) => bytes.into_vec(),
             Answer::Absent => return Ok(Err("it is not there".to_owned())),
+            other @ (Answer::Failed(_) | Answer::Refused(_)) if self.path_of("").is_none() => {
+                return Err(self.bad_answer(key_read, &other));
+            }
             other => return Ok(Err(format!("it cannot be read: {other}"))),
         };
         Ok(match Parts::from_bytes(&bytes, image_len) {

@@ -79,7 +79,7 @@ fn a_source_that_goes_on_failing_is_given_up_and_the_next_one_serves() {
     for (lie, why) in [
         (Lie::FailFirst(u64::MAX), "503 Slow Down"),
         (Lie::Reset(u64::MAX), "503 Slow Down"),
-        (Lie::Stall(u64::MAX), "no byte within"),
+        (Lie::Stall(u64::MAX), "no answer within"),
         (Lie::Absent, " is not there"),
         (Lie::Denied, ""),
     ] {

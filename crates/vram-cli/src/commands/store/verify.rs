@@ -36,6 +36,8 @@ struct VerifyReport {
 struct Found {
     key: String,
     what: String,
+    /// It could not be read: nothing is known of its bytes.
+    unread: bool,
 }
 
 /// `vram store verify`.
@@ -59,7 +61,8 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
     drop(telling.take());
     let report = VerifyReport::of(&store, keys.is_some(), &verdict);
     for found in &report.findings {
-        output.line(format!("WRONG {}: {}", found.key, found.what))?;
+        let mark = if found.unread { "UNREAD" } else { "WRONG" };
+        output.line(format!("{mark} {}: {}", found.key, found.what))?;
     }
     output.line(format!(
         "{}, {}, {} verified{}{}{}{}{}",
@@ -101,13 +104,23 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
         output.line(format!("sound{}", of.unwrap_or_default()))?;
         return output.json(&report);
     }
-    let count = ByteLen::from_usize(report.findings.len()).get();
+    let wrong = report.findings.iter().filter(|found| !found.unread).count();
+    if wrong == 0 {
+        let count = ByteLen::from_usize(report.findings.len()).get();
+        let what = format!("{} could not be read", table::count(count, "object"));
+        let failure = Failure::input(what)
+            .code("store")
+            .hint("nothing is known of them: look after the store, and verify again");
+        output.json_failed(&report, &failure)?;
+        return Err(failure);
+    }
+    let count = ByteLen::from_usize(wrong).get();
     let failure = Failure::integrity(format!(
         "{} wrong in the store",
         table::count(count, "object")
     ))
     .code("store-altered")
-    .hint(if verdict.findings.iter().all(is_for_people) {
+    .hint(if verdict.findings.iter().filter(|found| !found.unread).all(is_for_people) {
         "look at these keys: delete a manifest that is not wanted, and what is neither file nor folder; \
          bring back what a link leads to; then verify again"
     } else if verdict.cache {
@@ -150,6 +163,7 @@ impl VerifyReport {
         let found = |finding: &vram_store::Finding| Found {
             key: finding.key.clone(),
             what: finding.what.clone(),
+            unread: finding.unread,
         };
         Self {
             store: store.name().to_string(),
