@@ -54,6 +54,29 @@ fn a_sound_store_is_found_sound_and_a_flipped_bit_is_named_with_and_without_the_
     }
 }
 
+/// A busy server has no altered object: nothing is known of what it did not give.
+#[test]
+fn what_a_store_fails_to_give_is_unread_and_not_wrong() {
+    let world = world();
+    for means in [VerifyMeans::Keys(&world.keys, None), VerifyMeans::Keyless] {
+        for lie in [Lie::FailFirst(u64::MAX), Lie::Reset(u64::MAX)] {
+            let busy = Liar::store("busy", &world.objects, lie);
+            let options = StoreOptions::new().attempts(2, Duration::from_millis(1));
+            let verdict = busy.verify(None, means, Sample::All, &options).unwrap();
+            assert!(!verdict.is_sound() && !verdict.findings.is_empty());
+            let unread = |one: &vram_store::Finding| one.unread && one.part.is_none();
+            assert!(verdict.findings.iter().all(unread), "{verdict:?}");
+        }
+    }
+    remove_first(&world);
+    let verdict = verify(&world.store, VerifyMeans::Keyless);
+    assert!(verdict.findings.iter().all(|one| !one.unread), "{verdict:?}");
+}
+
+fn remove_first(world: &World) {
+    put(world, &image_key(&world.manifest(7).shards()[0].image), None);
+}
+
 #[test]
 fn missing_and_wrong_objects_are_findings() {
     let world = world();
