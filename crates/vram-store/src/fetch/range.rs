@@ -3,12 +3,12 @@
 use core::fmt;
 use core::hash::BuildHasher as _;
 use core::ops::Range;
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::fs::File;
 use std::hash::RandomState;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
