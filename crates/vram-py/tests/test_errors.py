@@ -1,7 +1,9 @@
 """Every kind of error is its own exception, with a code and what would help."""
 
+import itertools
 import os
 import stat
+import threading
 
 import pytest
 from conftest import write_file
@@ -59,11 +61,23 @@ def test_files_that_are_no_model(manager, tmp_path):
 def test_a_file_that_is_written_meanwhile(manager, tmp_path):
     path = write_file(tmp_path / "large.safetensors", [("w", "U8", [48 << 20], bytes(48 << 20))])
 
-    def touch(done, total):
-        os.utime(path, ns=(1, done))
+    # Not from a progress callback: a fast machine is done before the first one.
+    done = threading.Event()
 
-    with pytest.raises(vram.SourceChanged) as caught:
-        manager.load(path, progress=touch)
+    def touch():
+        for count in itertools.count():
+            if done.is_set():
+                return
+            os.utime(path, ns=(1, count))
+
+    toucher = threading.Thread(target=touch)
+    toucher.start()
+    try:
+        with pytest.raises(vram.SourceChanged) as caught:
+            manager.load(path)
+    finally:
+        done.set()
+        toucher.join()
     error = caught.value
     assert isinstance(error, vram.SourceError) and isinstance(error, vram.IntegrityError)
     assert error.integrity and error.shard is None and str(path) in str(error)
