@@ -202,6 +202,15 @@ mod cloud {
         let bucket = scheme(address).and_then(|(_, rest)| rest.split('/').next()).unwrap_or("");
         Ok(match kind {
             "s3" | "s3a" => {
+                // The client panics at what is none.
+                let set =
+                    |name: &&&str| std::env::var(**name).is_ok_and(|value| !is_server(&value));
+                if let Some(name) = ENDPOINTS.iter().find(set) {
+                    let why = format!(
+                        "the variable {name} is no address of a server: one begins with http:// or https://"
+                    );
+                    return Err(refused(address, why));
+                }
                 let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
                 if std::env::var_os("AWS_ALLOW_HTTP").is_some_and(|value| value == "true") {
                     client = client.with_allow_http(true);
@@ -243,11 +252,35 @@ mod cloud {
         })
     }
 
+    /// Variables that say where the servers of S3 are.
+    const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"];
+
+    /// Whether a text is the address of a server.
+    fn is_server(text: &str) -> bool {
+        let url = reqwest::Url::parse(text);
+        url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    }
+
     fn http_header(value: &'static str) -> reqwest::header::HeaderMap {
         let mut headers = reqwest::header::HeaderMap::new();
         let value = reqwest::header::HeaderValue::from_static(value);
         let _none_before = headers.insert(reqwest::header::CACHE_CONTROL, value);
         headers
+    }
+
+    #[cfg(test)]
+    mod tests {
+        #[test]
+        fn an_endpoint_is_the_address_of_a_server() {
+            for good in ["http://127.0.0.1:9000", "https://minio.local/x"] {
+                assert!(super::is_server(good), "{good}");
+            }
+            for wrong in
+                ["localhost:9000", "127.0.0.1:9000", "minio.local/x", "http://my host:1", ""]
+            {
+                assert!(!super::is_server(wrong), "{wrong}");
+            }
+        }
     }
 }
 

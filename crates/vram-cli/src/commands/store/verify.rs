@@ -122,7 +122,7 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
     .code("store-altered")
     .hint(if verdict.findings.iter().filter(|found| !found.unread).all(is_for_people) {
         "look at these keys: delete a manifest that is not wanted, and what is neither file nor folder; \
-         bring back what a link leads to; then verify again"
+         of a link, bring back what it leads to, or remove the link alone; then verify again"
     } else if verdict.cache {
         "remove these files: the next command with this cache fetches them again"
     } else {
