@@ -208,18 +208,23 @@ mod tests {
     #[test]
     fn a_direct_read_asks_the_drive_each_time_and_keeps_nothing_in_the_page_cache() {
         const LEN: usize = 4 << 20;
+        /// As `linux/magic.h` has it.
+        const TMPFS: u32 = 0x0102_1994;
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, content(LEN)).unwrap();
         fs::File::open(&path).unwrap().sync_all().unwrap();
+        // A file system in memory takes the flag, and has no drive to ask.
+        let kind = rustix::fs::statfs(&path).unwrap().f_type;
+        let in_memory = u32::try_from(kind) == Ok(TMPFS);
         let source = FileSource::open(&path).unwrap().direct().unwrap();
         let mut target = vec![0; LEN];
         for turn in 0..2 {
             let before = read_from_drive();
             source.read_at(0, &mut target).unwrap();
             let (Some(before), Some(after)) = (before, read_from_drive()) else { return };
-            if source.is_past_page_cache() {
+            if source.is_past_page_cache() && !in_memory {
                 assert!(after - before >= u64::try_from(LEN).unwrap(), "turn {turn}");
             }
         }
