@@ -187,6 +187,11 @@ impl Store {
         if root.is_empty() { Key::from(key) } else { Key::from(format!("{root}/{key}")) }
     }
 
+    /// Returns true if it is no folder of this machine: it may fail to answer, and answer later.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.path_of("").is_none()
+    }
+
     /// Returns true if this may be a store: all but a folder of this machine that has none of the layout's.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ impl Store {
             }
             // A name without bytes is another matter than none.
             Answer::Absent => Err(match self.look(&key, options)? {
-                Some(_) if self.path_of("").is_some() => {
+                Some(_) if !self.is_remote() => {
                     let why = "it is a link that leads nowhere".to_owned();
                     self.refused(id, ManifestError::Unreadable { why })
                 }

@@ -72,7 +72,7 @@ impl Store {
         let to = Arc::clone(self.name());
         // Before it is looked at: from here on, a collection finds it young.
         self.refresh(&[&key, &digests_key], options)?;
-        let whole = options.reads_present(self.path_of("").is_some());
+        let whole = options.reads_present(!self.is_remote());
         let look = if whole { Look::Whole } else { Look::Ends };
         let found = self.looks(&id, len, parts, look, options)?;
         if found == There::Good {

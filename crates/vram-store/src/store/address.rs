@@ -44,7 +44,7 @@ pub(super) fn place(address: &str) -> Result<Place<'_>, StoreError> {
 /// What is wrong with a path that was probably to be an address; `None` for any other.
 pub(crate) fn mistyped(address: &str) -> Option<String> {
     let text = address.trim_start();
-    if begun(text).is_none() && has_password(text) {
+    if begun(text).is_none() && from_user(text).is_some() {
         let why =
             "it has what looks like a user and a password; credentials come from the environment";
         return Some(format!("{why}; a folder of such a name is given as ./NAME"));
@@ -68,13 +68,13 @@ pub(crate) fn mistyped(address: &str) -> Option<String> {
     Some(format!("{meant}; a folder of such a name is given as ./NAME"))
 }
 
-/// Whether a text without a scheme has USER:PASSWORD@ at its start, or behind two slashes.
-fn has_password(text: &str) -> bool {
+/// What of a text without a scheme begins with USER:PASSWORD@: all of it, or what is behind two slashes.
+fn from_user(text: &str) -> Option<&str> {
     let rest = text.split_once("//").map_or(text, |(_, rest)| rest);
     let head = rest.split('/').next().unwrap_or_default();
     let before = head.rsplit_once('@').and_then(|(before, _)| before.split_once(':'));
-    scheme(text).is_none()
-        && before.is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
+    let (user, password) = before.filter(|_| scheme(text).is_none())?;
+    (!user.is_empty() && !password.is_empty()).then_some(rest)
 }
 
 /// The scheme with which a text begins that has a part of `://` after it, and all after that part.
@@ -196,8 +196,7 @@ fn without_secrets(word: &str) -> String {
         Some((before, rest)) => word.get(..before.len().saturating_add(3)).zip(Some(rest)),
         None => begun(word).and_then(|(_, rest)| word.strip_suffix(rest).zip(Some(rest))),
     };
-    let rest = || word.split_once("//").map_or(word, |(_, rest)| rest);
-    let parts = parts.or_else(|| has_password(word).then(|| ("", rest())));
+    let parts = parts.or_else(|| Some("").zip(from_user(word)));
     let Some((start, rest)) = parts else { return word.to_owned() };
     let (rest, hidden) = match rest.find(['?', '#']) {
         Some(at) => (rest.get(..at).unwrap_or_default(), "?(hidden)"),

@@ -111,7 +111,7 @@ impl Store {
         trials.push(Trial { what: "delete", required: false, good: Some(good), seen });
         let seen =
             "let the bucket abort unfinished uploads after a day: they are not listed, and billed";
-        if self.path_of("").is_none() {
+        if self.is_remote() {
             let what = "a lifecycle rule";
             trials.push(Trial { what, required: false, good: None, seen: seen.to_owned() });
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vram_seal::{KeyRing, SealError};
 
 use crate::error::{Cause, Part, StoreError};
-use crate::fetch::{Answer, CallSource, read_whole};
+use crate::fetch::{Answer, CallSource};
 use crate::manifest::{ManifestError, ShardEntry, Trusted};
 use crate::naming::id::{ImageId, ManifestId};
 use crate::naming::layout::{IMAGES, Named, image_key, parse, parts_key};
@@ -113,7 +113,7 @@ impl Store {
             unread: false,
         }));
         // In a folder of this machine, what cannot be read is wrong by itself.
-        let remote = self.path_of("").is_none();
+        let remote = self.is_remote();
         for listed in survey.manifests {
             let trusted = match listed.manifest.and_then(|stated| {
                 named.extend(stated.shards.iter().map(|shard| shard.image));
@@ -234,7 +234,7 @@ impl Store {
         match outcome {
             Ok(()) => {}
             Err(StoreError::NoSource { causes, .. }) => {
-                let remote = self.path_of("").is_none();
+                let remote = self.is_remote();
                 verdict.findings.extend(causes.into_iter().map(|cause| {
                     let unread = remote && matches!(cause, Cause::Failed { .. });
                     let part = match &cause {
@@ -323,14 +323,12 @@ impl Store {
         image_len: u64,
         options: &StoreOptions<'_>,
     ) -> Result<Result<Parts, String>, StoreError> {
-        let (store, key, limits) = (self.clone(), parts_key(image), options.limits);
-        let (len, key_read) = (Parts::object_len(image_len), &key.clone());
-        let read = async move { read_whole(&store, &key, len, true, &limits).await };
-        let bytes = match options.wait(read)? {
+        let key = parts_key(image);
+        let bytes = match self.answer(&key, Parts::object_len(image_len), true, options)? {
             Answer::Bytes(bytes) => bytes.into_vec(),
             Answer::Absent => return Ok(Err("it is not there".to_owned())),
-            other @ (Answer::Failed(_) | Answer::Refused(_)) if self.path_of("").is_none() => {
-                return Err(self.bad_answer(key_read, &other));
+            other @ (Answer::Failed(_) | Answer::Refused(_)) if self.is_remote() => {
+                return Err(self.bad_answer(&key, &other));
             }
             other => return Ok(Err(format!("it cannot be read: {other}"))),
         };

@@ -43,8 +43,8 @@ fn build(kind: &str, address: &str, past_caches: bool) -> Result<Arc<dyn ObjectS
     Ok(match kind {
         "s3" | "s3a" => {
             // The client panics at what is none.
-            let set = |name: &&&str| std::env::var(**name).is_ok_and(|value| !is_server(&value));
-            if let Some(name) = ENDPOINTS.iter().find(set) {
+            let is_wrong = |name: &&str| std::env::var(name).is_ok_and(|value| !is_server(&value));
+            if let Some(name) = ENDPOINTS.into_iter().find(is_wrong) {
                 let why = format!(
                     "the variable {name} is no address of a server: one begins with http:// or https://"
                 );
