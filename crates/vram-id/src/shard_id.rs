@@ -15,14 +15,13 @@ use ulid::Ulid;
 /// across processes by 80 random bits a millisecond.
 // One word: a manager keeps several of each shard. Each has the same length, which none keeps.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ShardId(Arc<[u8; LEN]>);
-
-/// Bytes of a shard id.
-const LEN: usize = ShardId::PREFIX.len() + ulid::ULID_LEN;
+pub struct ShardId(Arc<[u8; Self::LEN]>);
 
 impl ShardId {
     /// The prefix of every shard id.
     pub const PREFIX: &'static str = "orch-shard-";
+    /// Bytes of every shard id.
+    pub const LEN: usize = Self::PREFIX.len() + ulid::ULID_LEN;
 
     /// The id as text.
     #[must_use]
@@ -31,8 +30,14 @@ impl ShardId {
         str::from_utf8(&*self.0).unwrap_or_default()
     }
 
+    /// The id as the bytes of its text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+
     pub(crate) fn from_ulid(ulid: Ulid) -> Self {
-        let mut text = [0; LEN];
+        let mut text = [0; Self::LEN];
         let (prefix, digits) = text.split_at_mut(Self::PREFIX.len());
         prefix.copy_from_slice(Self::PREFIX.as_bytes());
         if let Some(digits) = digits.first_chunk_mut() {

@@ -26,6 +26,7 @@ pub use digest::{ContentDigest, ContentHasher, ExpectedDigest, HashKind, ParseDi
 pub use error::{ContextField, SealError};
 pub use image::ImageLayout;
 pub use key::id::{KeyError, KeyId};
+pub use key::mac::MarkKey;
 pub use key::manifest::ManifestKey;
 pub use key::master::SealKey;
 pub use key::ring::KeyRing;

@@ -265,9 +265,9 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
-    /// [`VramError::ShardFreed`], [`VramError::Restoring`], [`VramError::StaleHandle`],
-    /// [`VramError::Parked`].
+    /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`]
+    /// by the mark, [`VramError::ShardFreed`], [`VramError::Restoring`], [`VramError::StaleHandle`],
+    /// [`VramError::HandleAltered`] by a field that is not the shard's, [`VramError::Parked`].
     pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
         self.check_open()?;
         self.marker.check(handle)?;
@@ -314,7 +314,7 @@ impl Core {
     pub(crate) fn still_good(&self, entry: &Entry, handle: &SealedShard) -> Result<(), VramError> {
         self.check_open()?;
         entry.here()?;
-        entry.check_current(handle)
+        entry.check_still_current(handle)
     }
 
     /// # Errors

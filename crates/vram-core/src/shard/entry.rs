@@ -185,7 +185,7 @@ impl Entry {
     /// # Errors
     ///
     /// [`VramError::StaleHandle`] if the shard was sealed anew after the handle was made,
-    /// [`VramError::HandleAltered`] if the record is not the shard's.
+    /// [`VramError::HandleAltered`] if a field is not the shard's.
     pub(crate) fn check_current(&self, handle: &SealedShard) -> Result<(), VramError> {
         let state = self.state();
         if handle.generation != state.generation {
@@ -195,10 +195,24 @@ impl Entry {
         let record = state.seal.record();
         let bytes = handle.sealed_data.iter().zip(record.iter());
         let differing = black_box(bytes.fold(0, |bits, (a, b)| bits | (a ^ b)));
-        if differing == 0 {
+        let same = differing == 0
+            && handle.plaintext_len == self.plaintext_len.get()
+            && handle.protection == state.seal.protection()
+            && handle.model_id == self.sealed_as.model_id;
+        if same { Ok(()) } else { Err(VramError::HandleAltered { shard: self.id.clone() }) }
+    }
+
+    /// Compares a handle, which was compared with the shard before, with what may have changed
+    /// since: how often the shard was sealed.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::StaleHandle`].
+    pub(crate) fn check_still_current(&self, handle: &SealedShard) -> Result<(), VramError> {
+        if handle.generation == self.state().generation {
             Ok(())
         } else {
-            Err(VramError::HandleAltered { shard: self.id.clone() })
+            Err(VramError::StaleHandle { shard: self.id.clone() })
         }
     }
 

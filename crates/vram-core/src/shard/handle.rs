@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_id::ShardId;
-use vram_seal::{Protection, SealKey, SealRecord, TicketKey};
+use vram_seal::{MarkKey, Protection, SealKey, SealRecord};
 
 use crate::error::VramError;
 
@@ -60,7 +60,9 @@ impl ManagerId {
     }
 }
 
-/// A keyed code over all fields of a handle.
+/// A keyed code over what only the manager can know of a handle: that it made one of this shard, as it
+/// was sealed then, while the shard lay on this GPU. All else in a handle follows from that, and is
+/// compared with the shard ([`Entry::check_current`](crate::shard::Entry::check_current)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]
@@ -70,7 +72,7 @@ struct Mark([u8; 32]);
 #[derive(Debug)]
 pub struct Marker {
     manager: ManagerId,
-    key: TicketKey,
+    key: MarkKey,
 }
 
 /// The fields of a handle that has no mark yet.
@@ -92,8 +94,7 @@ impl Marker {
     pub fn new() -> Result<Self, VramError> {
         // Two independent secrets: the id is public, so it must not reveal anything about the key.
         let id = SealKey::random()?.id();
-        let key = SealKey::random()?.ticket_key();
-        Ok(Self { manager: ManagerId(*id.as_bytes()), key })
+        Ok(Self { manager: ManagerId(*id.as_bytes()), key: MarkKey::random()? })
     }
 
     /// The id that distinguishes this manager from others.
@@ -102,7 +103,9 @@ impl Marker {
     }
 
     pub(crate) fn handle(&self, stated: Stated) -> SealedShard {
-        let mut handle = SealedShard {
+        let mark =
+            Mark(self.key.mark(&marked(&stated.shard_id, stated.gpu_index, stated.generation)));
+        SealedShard {
             shard_id: stated.shard_id,
             gpu_index: stated.gpu_index,
             sealed_data: stated.sealed_data,
@@ -111,61 +114,51 @@ impl Marker {
             protection: stated.protection,
             manager: self.manager,
             generation: stated.generation,
-            mark: Mark([0; 32]),
-        };
-        handle.mark = Mark(self.key.sign(&encode(&handle)));
-        handle
+            mark,
+        }
     }
 
-    /// Checks that the handle is as this manager made it.
+    /// Checks that this manager made a handle of the shard, sealed as often and on the GPU that the
+    /// handle says. The other fields are those of the shard, and not looked at here.
     ///
     /// # Errors
     ///
     /// [`VramError::ForeignHandle`] if another manager made the handle,
-    /// [`VramError::HandleAltered`] if a field differs from what was made.
+    /// [`VramError::HandleAltered`] if its mark is not that of these fields.
     pub(crate) fn check(&self, handle: &SealedShard) -> Result<(), VramError> {
         if handle.manager != self.manager {
             return Err(VramError::ForeignHandle { shard: handle.shard_id.clone() });
         }
-        self.key
-            .verify(&encode(handle), &handle.mark.0)
-            .map_err(|_mismatch| VramError::HandleAltered { shard: handle.shard_id.clone() })
+        let marked = marked(&handle.shard_id, handle.gpu_index, handle.generation);
+        if self.key.is_mark(&marked, &handle.mark.0) {
+            Ok(())
+        } else {
+            Err(VramError::HandleAltered { shard: handle.shard_id.clone() })
+        }
     }
 }
 
-/// Everything in a handle but its mark, so that no two handles share an encoding: fixed fields in
-/// a fixed order, then two texts, each after its length.
+/// What a mark is over, in one block of the hash:
 ///
 /// | bytes      | field                          |
 /// |------------|--------------------------------|
-/// | `0..16`    | domain separator               |
-/// | `16..32`   | manager                        |
-/// | `32..40`   | generation, little endian      |
-/// | `40..48`   | plaintext length, likewise     |
-/// | `48..52`   | GPU index, likewise            |
-/// | `52`       | protection: 1, 2; 0 unknown    |
-/// | `53..309`  | seal record                    |
-/// | `309..`    | shard id, model id             |
-fn encode(handle: &SealedShard) -> Vec<u8> {
-    const DOMAIN: &[u8; 16] = b"vram-handle/0001";
+/// | `0..8`     | domain separator               |
+/// | `8..16`    | generation, little endian      |
+/// | `16..20`   | GPU index, likewise            |
+/// | `20..57`   | shard id, as text              |
+/// | `57..64`   | zero                           |
+fn marked(shard: &ShardId, gpu_index: u32, generation: u64) -> [u8; 64] {
+    const DOMAIN: &[u8; 8] = b"handle/2";
+    const { assert!(ShardId::LEN <= 64 - 20) };
 
-    let mut bytes = Vec::with_capacity(512);
-    bytes.extend_from_slice(DOMAIN);
-    bytes.extend_from_slice(&handle.manager.0);
-    bytes.extend_from_slice(&handle.generation.to_le_bytes());
-    bytes.extend_from_slice(&handle.plaintext_len.to_le_bytes());
-    bytes.extend_from_slice(&handle.gpu_index.to_le_bytes());
-    bytes.push(match handle.protection {
-        Protection::Encrypted => 1,
-        Protection::Authenticated => 2,
-        _ => 0,
-    });
-    bytes.extend_from_slice(&handle.sealed_data);
-    for text in [handle.shard_id.as_str(), &*handle.model_id] {
-        let len = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        bytes.extend_from_slice(&len.to_le_bytes());
-        bytes.extend_from_slice(text.as_bytes());
-    }
+    let mut bytes = [0; 64];
+    let (domain, rest) = bytes.split_at_mut(8);
+    domain.copy_from_slice(DOMAIN);
+    let (sealed, rest) = rest.split_at_mut(8);
+    sealed.copy_from_slice(&generation.to_le_bytes());
+    let (gpu, rest) = rest.split_at_mut(4);
+    gpu.copy_from_slice(&gpu_index.to_le_bytes());
+    rest.split_at_mut(ShardId::LEN).0.copy_from_slice(shard.as_bytes());
     bytes
 }
 
@@ -195,22 +188,30 @@ mod tests {
         matches!(marker.check(&handle), Err(VramError::HandleAltered { .. }))
     }
 
-    /// Each field is bound: change any one and the handle is refused.
+    /// What the shard itself cannot tell is bound by the mark. All other fields are bound by being
+    /// compared with the shard: `g10_the_other_fields_of_a_handle_are_bound_too`.
     #[test]
     fn a_mark_holds_for_its_own_handle_only() {
         let marker = Marker::new().unwrap();
-        assert!(altered(&marker, |handle| handle.gpu_index ^= 1));
-        assert!(altered(&marker, |handle| handle.plaintext_len += 1));
-        assert!(altered(&marker, |handle| handle.model_id = "modem".into()));
-        assert!(altered(&marker, |handle| handle.protection = Protection::Authenticated));
-        assert!(altered(&marker, |handle| handle.generation += 1));
-        assert!(altered(&marker, |handle| handle.mark.0[31] ^= 1));
+        for bit in 0..32 {
+            assert!(altered(&marker, |handle| handle.gpu_index ^= 1 << bit));
+        }
+        for bit in 0..64 {
+            assert!(altered(&marker, |handle| handle.generation ^= 1 << bit));
+        }
+        for bit in 0..256 {
+            assert!(altered(&marker, |handle| handle.mark.0[bit / 8] ^= 1 << (bit % 8)));
+        }
         assert!(altered(&marker, |handle| {
             handle.shard_id = IdSource::Process.next(&SystemClock);
         }));
-        for byte in 0..256 {
-            assert!(altered(&marker, |handle| handle.sealed_data[byte] ^= 0x80));
-        }
+    }
+
+    #[test]
+    fn the_last_character_of_an_id_is_marked() {
+        let id = IdSource::Process.next(&SystemClock);
+        let bytes = marked(&id, 0, 0);
+        assert_eq!(bytes[20..57], *id.as_bytes());
     }
 
     #[test]

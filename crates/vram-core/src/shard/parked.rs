@@ -75,8 +75,9 @@ impl Drop for Listed {
         drop(self.entry.take_seat());
         if let Some(shards) = self.shards.upgrade() {
             // The entry is dropped after the map's guard.
-            let removed = shards
-                .remove_if(self.entry.id.as_str(), |found, ()| Arc::ptr_eq(&found.0, &self.entry));
+            let removed = shards.remove_if(&self.entry.id.as_bytes()[..], |found, ()| {
+                Arc::ptr_eq(&found.0, &self.entry)
+            });
             drop(removed);
         }
     }

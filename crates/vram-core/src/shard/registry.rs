@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use dashmap::{DashMap, Entry as Slot};
+use vram_id::ShardId;
 
 use crate::error::VramError;
 use crate::shard::{Census, Entry, Listed, Parked, ShardState};
@@ -45,15 +46,15 @@ pub(crate) type Shards = DashMap<ById, ()>;
 #[derive(Debug)]
 pub(crate) struct ById(pub(crate) Arc<Entry>);
 
-impl Borrow<str> for ById {
-    fn borrow(&self) -> &str {
-        &self.0.id
+impl Borrow<[u8]> for ById {
+    fn borrow(&self) -> &[u8] {
+        self.0.id.as_bytes()
     }
 }
 
 impl Hash for ById {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.as_str().hash(state);
+        self.0.id.as_bytes()[..].hash(state);
     }
 }
 
@@ -115,13 +116,13 @@ impl Registry {
     }
 
     /// The entry of a shard, if it is resident.
-    pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
+    pub(crate) fn get(&self, id: &ShardId) -> Option<Arc<Entry>> {
         self.find(id).filter(|entry| entry.state().space().is_some())
     }
 
     /// The entry of a shard in any state.
-    pub(crate) fn find(&self, id: &str) -> Option<Arc<Entry>> {
-        self.shards.get(id).map(|found| Arc::clone(&found.key().0))
+    pub(crate) fn find(&self, id: &ShardId) -> Option<Arc<Entry>> {
+        self.shards.get(&id.as_bytes()[..]).map(|found| Arc::clone(&found.key().0))
     }
 
     /// Keeps a shard in the map while it is parked.
@@ -130,9 +131,9 @@ impl Registry {
         Listed::new(shards, parked, Arc::clone(entry), number)
     }
 
-    pub(crate) fn remove(&self, id: &str) {
+    pub(crate) fn remove(&self, id: &ShardId) {
         // The entry is dropped after the map's guard: dropping it may call the device.
-        let removed = self.shards.remove(id);
+        let removed = self.shards.remove(&id.as_bytes()[..]);
         drop(removed);
     }
 

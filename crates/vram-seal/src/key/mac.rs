@@ -1,9 +1,13 @@
-//! A key of HMAC-SHA256 in the form in which it is used.
+//! Keys of codes, in the form in which they are used.
 
+use core::fmt;
 use core::hint::black_box;
 
 use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::key::id::KeyError;
+use crate::key::secret::Secret;
 use crate::wipe::{scrub_stack, scrub_stack_of_hash};
 
 /// A key of HMAC-SHA256, prepared once for many codes: as secret as the 32 bytes that it was made of.
@@ -47,5 +51,72 @@ impl Drop for MacKey {
     fn drop(&mut self) {
         *self.0 = hmac::Key::new(hmac::HMAC_SHA256, &[0; 32]);
         black_box(&*self.0);
+    }
+}
+
+/// A random key of keyed BLAKE3, for the marks by which a process recognises what it made itself. A mark
+/// takes a sixth of the time of HMAC-SHA256, with the same strength; nobody else computes one, so it
+/// needs no standard.
+///
+/// It is of no format, and no other key follows from it. Wiped when dropped.
+///
+/// ```
+/// let key = vram_seal::MarkKey::random()?;
+/// let mark = key.mark(b"statement");
+/// assert!(key.is_mark(b"statement", &mark) && !key.is_mark(b"Statement", &mark));
+/// # Ok::<(), vram_seal::KeyError>(())
+/// ```
+pub struct MarkKey(Secret);
+
+impl MarkKey {
+    /// Creates a key from the operating system's random source.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Random`] if that source fails.
+    pub fn random() -> Result<Self, KeyError> {
+        let mut bytes = Secret::zeros();
+        SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
+        Ok(Self(bytes))
+    }
+
+    /// The mark of a statement. The caller must use a fixed layout. It takes the least time for up to 64
+    /// bytes, which are one block.
+    #[must_use]
+    pub fn mark(&self, statement: &[u8]) -> [u8; 32] {
+        let mark = blake3::keyed_hash(&self.0, statement);
+        scrub_stack_of_hash();
+        *mark.as_bytes()
+    }
+
+    /// Whether this is the mark of the statement. Constant in time over the mark's content.
+    #[must_use]
+    pub fn is_mark(&self, statement: &[u8], mark: &[u8; 32]) -> bool {
+        blake3::Hash::from_bytes(self.mark(statement)) == *mark
+    }
+}
+
+impl fmt::Debug for MarkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MarkKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_holds_for_its_statement_under_its_key_alone() {
+        let [key, other] = [(); 2].map(|()| MarkKey::random().expect("random"));
+        let mark = key.mark(b"statement");
+        assert!(key.is_mark(b"statement", &mark));
+        assert!(!key.is_mark(b"Statement", &mark) && !other.is_mark(b"statement", &mark));
+        for bit in 0..256 {
+            let mut altered = mark;
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(!key.is_mark(b"statement", &altered), "bit {bit}");
+        }
+        assert_eq!(format!("{key:?}"), "MarkKey(..)");
     }
 }

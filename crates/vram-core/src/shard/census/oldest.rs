@@ -55,22 +55,23 @@ impl<T: Ord + Clone> Oldest<T> {
 
     /// Replaces an item of the holder by another of it.
     pub(crate) fn replace(&mut self, holder: &HeldBy, item: &T, by: T) {
-        match self.of.get_mut(holder) {
-            Some(of) if of.contains(item) => {
-                let before = of.first().cloned();
-                of.remove(item);
-                if !of.insert(by) {
-                    self.count = self.count.saturating_sub(1);
-                }
-                let first = of.first();
-                if let Some(before) = before.filter(|before| Some(before) != first)
-                    && let Some(holder) = self.firsts.remove(&before)
-                    && let Some(first) = first
-                {
-                    self.firsts.insert(first.clone(), holder);
-                }
-            }
-            _ => self.add(holder, by),
+        let Some(of) = self.of.get_mut(holder) else { return self.add(holder, by) };
+        let first = of.first();
+        // Most often the item that is replaced is the first, and by one that is the last.
+        let leads = first.is_some_and(|first| item <= first || by < *first);
+        let before = if leads { first.cloned() } else { None };
+        let known = of.remove(item);
+        let new = of.insert(by);
+        self.count = match (known, new) {
+            (false, true) => self.count.saturating_add(1),
+            (true, false) => self.count.saturating_sub(1),
+            _ => self.count,
+        };
+        if let (Some(before), Some(first)) = (before, of.first())
+            && before != *first
+            && let Some(holder) = self.firsts.remove(&before)
+        {
+            self.firsts.insert(first.clone(), holder);
         }
     }
 
