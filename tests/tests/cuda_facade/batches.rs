@@ -71,8 +71,8 @@ fn request() -> AdmitRequest<'static> {
     AdmitRequest::new("small", GpuChoice::One(0))
 }
 
-/// P160: 1,000 shards of 4 KiB take at most one copy to the card for 32 of them, and one back; block by
-/// block, one each.
+/// P160, P164: 1,000 shards of 4 KiB take at most one copy to the card for 32 of them, and one back, and
+/// one to verify them; block by block, one each.
 #[test]
 fn many_small_shards_of_a_model_take_few_copies() {
     let data = bytes(PIECES * PIECE, 5);
@@ -97,8 +97,17 @@ fn many_small_shards_of_a_model_take_few_copies() {
             for (shard, content) in model.shards().zip(data.chunks(PIECE)) {
                 assert_eq!(*card.manager.unseal_model(shard).unwrap(), *content);
             }
-            let verdict = card.manager.verify(&model.pieces[7].shard, Verify::Full).unwrap();
-            assert!(verdict.sound && verdict.content);
+            for level in [Verify::Segments, Verify::Full, Verify::Fingerprint] {
+                let [_, before] = card.copies();
+                assert!(card.manager.verify_model(&model, level).unwrap().sound);
+                let calls = card.copies()[1] - before;
+                match (mode, compute) {
+                    (MemoryMode::Blocks, _) => assert!(calls >= wide(PIECES), "{calls}"),
+                    (_, Compute::Host) => assert!(calls <= few, "{calls} for {level:?}"),
+                    // Kernels look where the bytes lie.
+                    _ => {}
+                }
+            }
             card.manager.free_model(&model).unwrap();
             card.finish();
         }

@@ -11,6 +11,7 @@ use vram_seal::parallel::for_each_segment;
 
 use crate::error::VramError;
 use crate::parts::Core;
+use crate::resident::verify_run::Progress;
 use crate::shard::Entry;
 use crate::sync::{Mutex, lock};
 
@@ -42,6 +43,64 @@ enum Slot<I, T> {
 /// A run: the index of its first piece, and the pieces, until a thread takes them.
 type Run<'a, I, T> = Mutex<Option<(usize, &'a mut [Slot<I, T>])>>;
 
+/// What ends work on pieces before its time, and how far it came.
+pub(crate) struct Stop<'a> {
+    lens: &'a [ByteLen],
+    cancel: Option<&'a CancelToken>,
+    bytes_done: AtomicU64,
+}
+
+impl<'a> Stop<'a> {
+    pub(crate) const fn new(lens: &'a [ByteLen], cancel: Option<&'a CancelToken>) -> Self {
+        Self { lens, cancel, bytes_done: AtomicU64::new(0) }
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::Cancelled`].
+    pub(crate) fn go_on(&self) -> Result<(), VramError> {
+        if !self.cancel.is_some_and(CancelToken::is_cancelled) {
+            return Ok(());
+        }
+        let total = self.lens.iter().fold(ByteLen::ZERO, |sum, len| sum.saturating_add(*len));
+        let done = ByteLen::new(self.bytes_done.load(Ordering::Relaxed));
+        Err(VramError::Cancelled { done, total })
+    }
+
+    /// The piece with this index is done.
+    pub(crate) fn done(&self, index: usize) {
+        let len = self.lens.get(index).copied().unwrap_or_default();
+        // Cannot overflow: these bytes lie in memory.
+        self.bytes_done.fetch_add(len.get(), Ordering::Relaxed);
+    }
+}
+
+/// One run of such work.
+pub(crate) struct StopRun<'a> {
+    stop: &'a Stop<'a>,
+    /// The index of its first piece.
+    first: usize,
+    failed: &'a AtomicBool,
+}
+
+impl<'a> Stop<'a> {
+    /// A run that begins with this piece; once `failed` is set, it begins no more pieces.
+    pub(crate) const fn run(&'a self, first: usize, failed: &'a AtomicBool) -> StopRun<'a> {
+        StopRun { stop: self, first, failed }
+    }
+}
+
+impl Progress for StopRun<'_> {
+    fn go_on(&self) -> Result<bool, VramError> {
+        self.stop.go_on()?;
+        Ok(!self.failed.load(Ordering::Relaxed))
+    }
+
+    fn done(&self, position: usize) {
+        self.stop.done(self.first.saturating_add(position));
+    }
+}
+
 /// Calls `work` with every item and its index, each at most once, and returns the results in the order
 /// of the items. After the first error, or once `cancel` is cancelled, it begins no more of them; the
 /// results so far, and the items that are left, are dropped.
@@ -56,20 +115,14 @@ pub(crate) fn each_piece<I: Send, T: Send>(
     cancel: Option<&CancelToken>,
     work: impl Fn(usize, I) -> Result<T, VramError> + Sync,
 ) -> Result<Vec<T>, VramError> {
-    let bytes_done = AtomicU64::new(0);
+    let stop = Stop::new(lens, cancel);
     let one = |index: usize, slot: &mut Slot<I, T>| {
-        let Some(len) = lens.get(index) else { return Ok(()) };
-        if cancel.is_some_and(CancelToken::is_cancelled) {
-            let total = lens.iter().fold(ByteLen::ZERO, |sum, len| sum.saturating_add(*len));
-            let done = ByteLen::new(bytes_done.load(Ordering::Relaxed));
-            return Err(VramError::Cancelled { done, total });
-        }
+        stop.go_on()?;
         if let Slot::Waiting(item) = core::mem::replace(slot, Slot::AtWork) {
             *slot = Slot::Done(work(index, item)?);
         }
-        // Cannot overflow: these bytes lie in memory.
-        bytes_done.fetch_add(len.get(), Ordering::Relaxed);
-        Ok(())
+        stop.done(index);
+        Ok::<_, VramError>(())
     };
     over_runs(core, lens, ByteLen::ZERO, items, |first, slots, failed| {
         for (index, slot) in (first..).zip(slots) {

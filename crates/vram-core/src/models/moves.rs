@@ -13,7 +13,7 @@ use vram_space::{Gpu, Space, SpaceError};
 
 use crate::error::VramError;
 use crate::models::admit::{self, Leased};
-use crate::models::each::{each_piece, lens_of};
+use crate::models::each::{Stop, each_piece, each_run, lens_of};
 use crate::models::telling;
 use crate::models::together::{Wait, exclusive_all};
 use crate::models::{
@@ -25,7 +25,7 @@ use crate::parts::Core;
 use crate::parts::core::in_use;
 use crate::parts::gpus::caught;
 use crate::resident::early_lease::EarlyLease;
-use crate::resident::{Verdict, Verify, lease, verify};
+use crate::resident::{Verdict, Verify, lease, verify_run};
 use crate::room::{Goal, RoomMaking, make_room, park};
 use crate::shard::{Arrived, Entry, ParkedShard, SealedShard};
 
@@ -149,6 +149,11 @@ pub fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramErro
     let pieces = model.pieces.iter().map(|made| {
         core.marker.check(&made.shard)?;
         let id = &made.shard.shard_id;
+        // One that is stale is what this call is for.
+        let known = core.registry.find(id).map(|entry| entry.check_current(&made.shard));
+        if let Some(Err(altered @ VramError::HandleAltered { .. })) = known {
+            return Err(altered);
+        }
         let shard = core.handle_of(id).ok_or_else(|| core.why_not(id))?;
         Ok(ModelPiece { piece: made.piece.clone(), shard })
     });
@@ -256,8 +261,9 @@ pub fn verify(
     cancel: Option<&CancelToken>,
 ) -> Result<ModelVerdict, VramError> {
     let lens: Vec<_> = model.pieces.iter().map(|piece| piece.piece.len).collect();
-    let shards = each_piece(core, &lens, model.shards(), cancel, |_, shard| {
-        verify::verify(core, shard, level)
+    let stop = Stop::new(&lens, cancel);
+    let shards = each_run(core, &lens, model.shards(), |first, run, failed| {
+        verify_run::verify(core, &run, level, &stop.run(first, failed))
     })?;
     Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
 }

@@ -10,6 +10,7 @@ pub mod read;
 pub mod reseal;
 pub mod share;
 pub mod verify;
+pub(crate) mod verify_run;
 
 pub(crate) use self::contents::Anew;
 pub use self::lease::Lease;

@@ -138,46 +138,67 @@ pub(crate) fn verify_entry(
         }
         Verify::Fingerprint | Verify::Segments | Verify::Full => Selection::Run(0..count),
     };
-    let mut content_differs = false;
     let checked_bytes = selection.bytes(&layout);
-    let Looked { altered, checked } = if level == Verify::Full {
-        let (looked, differs) = view.look_at_content()?;
-        content_differs = differs;
-        looked
+    let (looked, content_differs) = if level == Verify::Full {
+        view.look_at_content()?
     } else {
         let fingerprint = level == Verify::Fingerprint;
-        view.look(selection, if fingerprint { Evidence::Fingerprint } else { Evidence::Proof })?
+        let wanted = if fingerprint { Evidence::Fingerprint } else { Evidence::Proof };
+        (view.look(selection, wanted)?, false)
     };
-    if !altered.is_empty() || content_differs {
-        entry.quarantine(&altered);
-    }
+    let found = Found { began, looked, checked_bytes, content_differs };
+    Ok(found.verdict(core, entry, view, level))
+}
 
-    let at = core.clock.now();
-    let (sound, known) = entry.change(|state, told| {
-        let sound = state.quarantine.is_none();
-        if sound && matches!(level, Verify::Fingerprint | Verify::Segments | Verify::Full) {
-            state.ages.verified(Check { began, by: checked });
+/// What a look at a shard found.
+pub(crate) struct Found {
+    /// Before the first byte was read.
+    pub(crate) began: Moment,
+    pub(crate) looked: Looked,
+    pub(crate) checked_bytes: ByteLen,
+    pub(crate) content_differs: bool,
+}
+
+impl Found {
+    /// Puts an altered shard into quarantine, keeps when a sound one was looked at, and tells it.
+    pub(crate) fn verdict(self, core: &Core, entry: &Entry, view: &View, level: Verify) -> Verdict {
+        let Self { began, looked, checked_bytes, content_differs } = self;
+        let Looked { altered, checked } = looked;
+        let layout = *view.seal.opener.layout();
+        if !altered.is_empty() || content_differs {
+            entry.quarantine(&altered);
         }
-        if sound && level != Verify::Record {
-            let (shard, gpu) = (entry.id.clone(), view.gpu.index);
-            told.tell(at, EventKind::Verified { shard, gpu, bytes: checked_bytes, by: checked });
+
+        let at = core.clock.now();
+        let (sound, known) = entry.change(|state, told| {
+            let sound = state.quarantine.is_none();
+            if sound && matches!(level, Verify::Fingerprint | Verify::Segments | Verify::Full) {
+                state.ages.verified(Check { began, by: checked });
+            }
+            if sound && level != Verify::Record {
+                let (shard, gpu) = (entry.id.clone(), view.gpu.index);
+                told.tell(
+                    at,
+                    EventKind::Verified { shard, gpu, bytes: checked_bytes, by: checked },
+                );
+            }
+            (sound, state.quarantine.clone())
+        });
+        let span = |segment| Some(SegmentSpan::new(segment, layout.range(segment)?));
+        let altered = known.iter().flat_map(|known| known.all()).filter_map(span).collect();
+        let shard_id = entry.id.clone();
+        let content = sound && level == Verify::Full;
+        Verdict {
+            shard_id,
+            sound,
+            content,
+            altered,
+            checked_bytes,
+            checked: (!checked_bytes.is_zero()).then_some(checked),
+            content_differs,
+            at,
         }
-        (sound, state.quarantine.clone())
-    });
-    let span = |segment| Some(SegmentSpan::new(segment, layout.range(segment)?));
-    let altered = known.iter().flat_map(|known| known.all()).filter_map(span).collect();
-    let shard_id = entry.id.clone();
-    let content = sound && level == Verify::Full;
-    Ok(Verdict {
-        shard_id,
-        sound,
-        content,
-        altered,
-        checked_bytes,
-        checked: (!checked_bytes.is_zero()).then_some(checked),
-        content_differs,
-        at,
-    })
+    }
 }
 
 #[cfg(test)]

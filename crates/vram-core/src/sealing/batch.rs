@@ -59,6 +59,12 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// The place of one shard; `None` if it lies in a block of its own.
+    pub(crate) fn of(space: &Space) -> Option<Self> {
+        let start = space.offset()?;
+        Some(Self { start, end: start.checked_add(space.footprint())? })
+    }
+
     /// Both, if one begins where the other ends.
     pub(crate) fn joined(self, other: Self) -> Option<Self> {
         if self.end == other.start {
@@ -91,8 +97,7 @@ pub(crate) fn joins(space: &Space, params: SealParams) -> Option<Span> {
     if Windows::on(gpu, layout).ok()?.count() != 1 {
         return None;
     }
-    let start = space.offset()?;
-    Some(Span { start, end: start.checked_add(space.footprint())? })
+    Span::of(space)
 }
 
 /// The longest batch.
@@ -232,12 +237,21 @@ impl Written<'_> {
     }
 }
 
-/// From the start of the lowest shard to the end of the highest.
 fn whole_of(begun: &[Begun<'_>]) -> Result<DeviceRange, VramError> {
+    hull(begun.iter().map(|one| one.member.space.range()))
+}
+
+/// From the start of the lowest range to the end of the highest.
+///
+/// # Errors
+///
+/// There is none.
+pub(crate) fn hull(
+    ranges: impl Iterator<Item = DeviceRange> + Clone,
+) -> Result<DeviceRange, VramError> {
     let nothing = || VramError::HostMemory { wanted: ByteLen::ZERO };
-    let ranges = || begun.iter().map(|one| one.member.space.range());
-    let start = ranges().map(DeviceRange::start).min().ok_or_else(nothing)?;
-    let end = ranges().map(DeviceRange::end).max().ok_or_else(nothing)?;
+    let start = ranges.clone().map(DeviceRange::start).min().ok_or_else(nothing)?;
+    let end = ranges.map(DeviceRange::end).max().ok_or_else(nothing)?;
     let len = end.get().checked_sub(start.get()).map(ByteLen::new).ok_or_else(nothing)?;
     let memory = ByteLen::new(end.get());
     DeviceRange::checked(start, len, memory).map_err(|error| VramError::config(error.to_string()))
@@ -249,14 +263,25 @@ fn place_in<'b>(
     whole: DeviceRange,
     space: &Space,
 ) -> Result<&'b mut [u8], VramError> {
-    let wanted = space.footprint();
-    let skip = space.range().start().get().checked_sub(whole.start().get());
-    let skip = skip.and_then(|skip| ByteLen::new(skip).to_usize());
-    let rest = skip.and_then(|skip| buffer.get_mut(skip..));
-    let rest = rest.ok_or(VramError::HostMemory { wanted })?;
+    let rest = rest_from(buffer, whole, space.range())?;
     // The end of the last granule of the highest shard is not in the batch.
-    let len = wanted.to_usize().unwrap_or(usize::MAX).min(rest.len());
+    let len = space.footprint().to_usize().unwrap_or(usize::MAX).min(rest.len());
     Ok(rest.split_at_mut(len).0)
+}
+
+/// A buffer of the `whole`, from where `own` begins.
+///
+/// # Errors
+///
+/// It does not begin there.
+pub(crate) fn rest_from(
+    buffer: &mut [u8],
+    whole: DeviceRange,
+    own: DeviceRange,
+) -> Result<&mut [u8], VramError> {
+    let skip = own.start().get().checked_sub(whole.start().get());
+    let rest = skip.and_then(|skip| buffer.get_mut(ByteLen::new(skip).to_usize()?..));
+    rest.ok_or(VramError::HostMemory { wanted: own.len() })
 }
 
 /// Seals all shards in one buffer, and starts copying it to the device.

@@ -149,12 +149,50 @@ impl View {
     /// Like [`altered_segments`](Self::altered_segments), for all segments. If none is altered, the
     /// second value says whether the content as a whole differs from the record.
     pub(crate) fn altered_content(&self) -> Result<(Vec<u64>, bool), VramError> {
-        let opener = &self.seal.opener;
         let (hashes, altered) = self.content_on()?;
+        self.is_the_content(&hashes, altered)
+    }
+
+    /// As [`altered_content`](Self::altered_content), or as [`altered_segments`](Self::altered_segments)
+    /// of all segments unless `content`, where the bytes of the whole shard are in `bytes`.
+    pub(crate) fn altered_in(
+        &self,
+        bytes: &mut [u8],
+        content: bool,
+    ) -> Result<(Vec<u64>, bool), VramError> {
+        let opener = &self.seal.opener;
+        let (layout, mut altered) = (opener.layout(), Vec::new());
+        let all = 0..layout.count();
+        let hashes = if content { Some(Hashes::new(layout)?) } else { None };
+        let span = layout.span(&all).ok_or(SealError::NoSuchSegment { segment: 0, count: 0 })?;
+        Window { segments: all, bytes: span }.each(layout, bytes, |segment, bytes| {
+            let opened = match &hashes {
+                Some(hashes) => {
+                    open_and_hash(opener, segment, bytes).map(|hash| hashes.put(segment, hash))
+                }
+                None => opener.open_segment(segment, bytes),
+            };
+            if is_altered(opened)? {
+                altered.push(segment);
+            }
+            Ok::<_, VramError>(())
+        })?;
+        match hashes {
+            Some(hashes) => self.is_the_content(&hashes.into_vec(), altered),
+            None => Ok((altered, false)),
+        }
+    }
+
+    /// The altered segments; if there are none, whether hashes of all segments are of another content.
+    fn is_the_content(
+        &self,
+        hashes: &[SegmentHash],
+        altered: Vec<u64>,
+    ) -> Result<(Vec<u64>, bool), VramError> {
         if !altered.is_empty() {
             return Ok((altered, false));
         }
-        match opener.check_digest(&hashes) {
+        match self.seal.opener.check_digest(hashes) {
             Ok(digest) => Ok((altered, digest != self.seal.digest)),
             Err(SealError::DigestMismatch) => Ok((altered, true)),
             Err(SealError::SegmentMismatch { segment }) => Ok((vec![segment], false)),

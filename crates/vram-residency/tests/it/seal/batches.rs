@@ -19,14 +19,14 @@ use super::models::{bytes_of, sources};
 
 const TOTAL: usize = 16 << 20;
 
-fn rig(mode: MemoryMode) -> Rig {
+pub(super) fn rig(mode: MemoryMode) -> Rig {
     let devices = devices(&[TOTAL], &FaultPlan::new(1));
     let size = SegmentSize::from_log2(16).unwrap();
     Rig::over(devices, mode, |builder| builder.segment_size(size).threads(Threads::exactly(2)))
 }
 
 /// One file, and pieces of it of these lengths, one after the other.
-fn model_of(lens: &[usize], seed: u64) -> (Vec<Vec<u8>>, ModelPlan) {
+pub(super) fn model_of(lens: &[usize], seed: u64) -> (Vec<Vec<u8>>, ModelPlan) {
     let mut at = 0;
     let pieces: Vec<_> = (0..)
         .zip(lens)
@@ -39,7 +39,7 @@ fn model_of(lens: &[usize], seed: u64) -> (Vec<Vec<u8>>, ModelPlan) {
     (vec![content(at, seed)], ModelPlan::new(pieces).unwrap())
 }
 
-fn request(protection: Protection) -> AdmitRequest<'static> {
+pub(super) fn request(protection: Protection) -> AdmitRequest<'static> {
     AdmitRequest::new("model", GpuChoice::One(0)).protection(protection)
 }
 

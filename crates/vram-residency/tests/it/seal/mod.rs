@@ -10,3 +10,4 @@ mod sources;
 mod staging;
 mod streams;
 pub(crate) mod transitions;
+mod verified;
