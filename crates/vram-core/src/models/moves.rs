@@ -150,7 +150,8 @@ pub fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramErro
         core.marker.check(&made.shard)?;
         let id = &made.shard.shard_id;
         // One that is stale is what this call is for.
-        let known = core.registry.find(id).map(|entry| entry.check_current(&made.shard));
+        let known =
+            core.registry.find(id).map(|entry| entry.state().check_current(&entry, &made.shard));
         if let Some(Err(altered @ VramError::HandleAltered { .. })) = known {
             return Err(altered);
         }

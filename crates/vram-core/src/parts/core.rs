@@ -27,7 +27,7 @@ use crate::parts::{
 };
 use crate::shard::{
     Busy, Entry, Evicted, KeyUses, Listeners, Marker, ParkCapacity, Parked, Registry, SealedShard,
-    ShardCause, ShardState,
+    ShardCause,
 };
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;
@@ -275,12 +275,7 @@ impl Core {
             .registry
             .find(&handle.shard_id)
             .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
-        // First: whether the handle is stale is known when the shard is back.
-        if entry.state().place().state() == ShardState::Restoring {
-            return Err(VramError::Restoring { shard: entry.id.clone() });
-        }
-        entry.check_current(handle)?;
-        entry.state().place().allows(ShardCause::Use, &entry.id)?;
+        entry.admits(handle)?;
         Ok(entry)
     }
 
@@ -313,8 +308,7 @@ impl Core {
     /// waited.
     pub(crate) fn still_good(&self, entry: &Entry, handle: &SealedShard) -> Result<(), VramError> {
         self.check_open()?;
-        entry.here()?;
-        entry.check_still_current(handle)
+        entry.still_admits(handle)
     }
 
     /// # Errors

@@ -5,7 +5,6 @@ pub(crate) mod member;
 pub(crate) mod quarantine;
 pub(crate) mod told;
 
-use core::hint::black_box;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
@@ -19,8 +18,8 @@ use crate::shard::entry::member::{Member, Of, UnderWay};
 use crate::shard::entry::quarantine::Quarantine;
 pub(crate) use crate::shard::entry::told::{Listeners, Told};
 use crate::shard::{
-    Ages, Copies, Counted, Gate, HeldBy, Lies, Place, Row, Seal, SealedAs, SealedShard, ShardCause,
-    ShardState, Standing, Stated, View,
+    Ages, Copies, Counted, Gate, HeldBy, Lies, Place, Row, Seal, SealedAs, ShardCause, ShardState,
+    Standing, Stated, View,
 };
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -178,42 +177,6 @@ impl Entry {
         let space = state.space().filter(|space| Arc::ptr_eq(space.gpu(), &gpu));
         let space = space.ok_or_else(|| VramError::Restoring { shard: self.id.clone() })?;
         Ok(View::with(space, Arc::clone(&state.seal), pass))
-    }
-
-    /// Compares a handle, whose mark was checked, with the present state of the shard.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::StaleHandle`] if the shard was sealed anew after the handle was made,
-    /// [`VramError::HandleAltered`] if a field is not the shard's.
-    pub(crate) fn check_current(&self, handle: &SealedShard) -> Result<(), VramError> {
-        let state = self.state();
-        if handle.generation != state.generation {
-            return Err(VramError::StaleHandle { shard: self.id.clone() });
-        }
-        // Every byte is looked at, whatever the first that differs.
-        let record = state.seal.record();
-        let bytes = handle.sealed_data.iter().zip(record.iter());
-        let differing = black_box(bytes.fold(0, |bits, (a, b)| bits | (a ^ b)));
-        let same = differing == 0
-            && handle.plaintext_len == self.plaintext_len.get()
-            && handle.protection == state.seal.protection()
-            && handle.model_id == self.sealed_as.model_id;
-        if same { Ok(()) } else { Err(VramError::HandleAltered { shard: self.id.clone() }) }
-    }
-
-    /// Compares a handle, which was compared with the shard before, with what may have changed
-    /// since: how often the shard was sealed.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::StaleHandle`].
-    pub(crate) fn check_still_current(&self, handle: &SealedShard) -> Result<(), VramError> {
-        if handle.generation == self.state().generation {
-            Ok(())
-        } else {
-            Err(VramError::StaleHandle { shard: self.id.clone() })
-        }
     }
 
     /// # Errors

@@ -1,12 +1,15 @@
 //! The handle of a resident shard, and the mark by which a manager recognises its own handles.
 
 use core::fmt;
+use core::hint::black_box;
 use std::sync::Arc;
 
 use vram_id::ShardId;
 use vram_seal::{MarkKey, Protection, SealKey, SealRecord};
 
 use crate::error::VramError;
+use crate::shard::entry::State;
+use crate::shard::{Entry, ShardCause, ShardState};
 
 /// A handle of one resident shard: its id, and the seal record that authenticates it.
 ///
@@ -62,7 +65,7 @@ impl ManagerId {
 
 /// A keyed code over what only the manager can know of a handle: that it made one of this shard, as it
 /// was sealed then, while the shard lay on this GPU. All else in a handle follows from that, and is
-/// compared with the shard ([`Entry::check_current`](crate::shard::Entry::check_current)).
+/// compared with the shard ([`Entry::admits`](crate::shard::Entry::admits)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]
@@ -135,6 +138,68 @@ impl Marker {
         } else {
             Err(VramError::HandleAltered { shard: handle.shard_id.clone() })
         }
+    }
+}
+
+impl Entry {
+    /// Checks that a handle, whose mark was checked, is of the shard as it is now, and that the shard
+    /// can be used.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`VramError::Restoring`], those of [`check_current`](State::check_current), those of
+    /// [`here`](Self::here).
+    pub(crate) fn admits(&self, handle: &SealedShard) -> Result<(), VramError> {
+        let state = self.state();
+        // First: whether the handle is stale is known when the shard is back.
+        if state.place().state() == ShardState::Restoring {
+            return Err(VramError::Restoring { shard: self.id.clone() });
+        }
+        state.check_current(self, handle)?;
+        state.place().allows(ShardCause::Use, &self.id)
+    }
+
+    /// Checks that what [`admits`](Self::admits) found is so still. At one generation a shard has one
+    /// seal, so nothing else in the handle is compared again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`here`](Self::here); [`VramError::StaleHandle`] if the shard was sealed anew.
+    pub(crate) fn still_admits(&self, handle: &SealedShard) -> Result<(), VramError> {
+        let state = self.state();
+        state.place().allows(ShardCause::Use, &self.id)?;
+        if handle.generation == state.generation {
+            Ok(())
+        } else {
+            Err(VramError::StaleHandle { shard: self.id.clone() })
+        }
+    }
+}
+
+impl State {
+    /// Compares a handle, whose mark was checked, with the shard as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::StaleHandle`] if the shard was sealed anew after the handle was made,
+    /// [`VramError::HandleAltered`] if a field is not the shard's.
+    pub(crate) fn check_current(
+        &self,
+        entry: &Entry,
+        handle: &SealedShard,
+    ) -> Result<(), VramError> {
+        if handle.generation != self.generation {
+            return Err(VramError::StaleHandle { shard: entry.id.clone() });
+        }
+        // Every byte is looked at, whatever the first that differs.
+        let record = self.seal.record();
+        let bytes = handle.sealed_data.iter().zip(record.iter());
+        let differing = black_box(bytes.fold(0, |bits, (a, b)| bits | (a ^ b)));
+        let same = differing == 0
+            && handle.plaintext_len == entry.plaintext_len.get()
+            && handle.protection == self.seal.protection()
+            && handle.model_id == entry.sealed_as.model_id;
+        if same { Ok(()) } else { Err(VramError::HandleAltered { shard: entry.id.clone() }) }
     }
 }
 

@@ -166,13 +166,13 @@ impl View {
         let hashes = if content { Some(Hashes::new(layout)?) } else { None };
         let span = layout.span(&all).ok_or(SealError::NoSuchSegment { segment: 0, count: 0 })?;
         Window { segments: all, bytes: span }.each(layout, bytes, |segment, bytes| {
-            let opened = match &hashes {
+            let outcome = match &hashes {
                 Some(hashes) => {
                     open_and_hash(opener, segment, bytes).map(|hash| hashes.put(segment, hash))
                 }
                 None => opener.open_segment(segment, bytes),
             };
-            if is_altered(opened)? {
+            if is_altered(outcome)? {
                 altered.push(segment);
             }
             Ok::<_, VramError>(())
@@ -221,6 +221,16 @@ impl View {
         work: impl Fn(&Window, &mut [u8]) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
         let count = selection.jobs(windows);
+        if count == 1
+            && let Selection::Run(run) = &selection
+            && let Some(window) = windows.over(run.clone())
+        {
+            // Of a small shard, what divides work costs as much as the work.
+            let lanes = windows.lanes(&self.gpu, [1, 1], 1)?;
+            let seen = |buffer: &mut [u8]| work(&window, buffer);
+            with_window(&mut lanes.worker(), self, &window, seen)?;
+            return Ok(lanes.finish()?);
+        }
         let jobs = Mutex::new(selection.windows(windows));
         // A host device copies while it is asked: a second buffer would lie idle.
         let ahead = self.gpu.device.info().kind != DeviceKind::Host && !self.range.is_empty();

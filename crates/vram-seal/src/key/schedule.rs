@@ -8,7 +8,7 @@ use crate::key::derived::DerivedKeys;
 use crate::key::mac::MacKey;
 use crate::record::layout::SegmentLayout;
 use crate::segment::chain::SegmentHash;
-use crate::wipe::scrub_stack_of_hash;
+use crate::wipe::{scrub_stack_of_hash, wipe_short};
 
 /// Up to this many bytes are hashed at once. A hasher takes 2 KiB, which are cleared, moved and wiped:
 /// several times the cost of hashing the longest message about a segment, 96 bytes.
@@ -21,7 +21,7 @@ fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
     let message = message.get_mut(..len).unwrap_or_default();
     let hash = blake3::keyed_hash(key, message);
     // The hash of a segment may be in it, which confirms guesses.
-    message.zeroize();
+    wipe_short(message);
     hash
 }
 

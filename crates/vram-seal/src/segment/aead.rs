@@ -78,8 +78,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.key.is_some() {
-            self.key.clone_from(key_of_zeros(self.suite));
+        if let Some(key) = &mut self.key {
+            if let Some(zeros) = key_of_zeros(self.suite) {
+                key.clone_from(zeros);
+            }
             black_box(&self.key);
             scrub_stack();
         }
@@ -95,18 +97,19 @@ fn prepared(suite: Suite, key: &[u8; 32]) -> Option<aead::LessSafeKey> {
 }
 
 /// Prepared once: a copy of it takes a tenth of the time in which a key is prepared.
-fn key_of_zeros(suite: Suite) -> &'static Option<aead::LessSafeKey> {
+fn key_of_zeros(suite: Suite) -> Option<&'static aead::LessSafeKey> {
     static KEYS: [OnceLock<Option<aead::LessSafeKey>>; 2] = [const { OnceLock::new() }; 2];
     let [aes, chacha] = &KEYS;
     let kept = match suite {
         Suite::Aes256Gcm => aes,
         Suite::ChaCha20Poly1305 => chacha,
     };
-    kept.get_or_init(|| {
+    let kept = kept.get_or_init(|| {
         // ring keeps one shape for all ciphers: what a short one leaves unset is what was on the stack.
         scrub_stack();
         prepared(suite, &[0; 32])
-    })
+    });
+    kept.as_ref()
 }
 
 /// The nonce of a segment: unique within its key, which is used only for this segment.
