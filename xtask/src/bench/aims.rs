@@ -40,8 +40,8 @@ const FACADE: &[&str] = &["256 MiB, all threads: seal_model, "];
 
 const AIMS: [Aim; 18] = [
     limit("seal in place, of the hot limit", AtLeast(0.9), LENGTHS, &[": seal in place, of hot"]),
-    limit("seal in place, of the cold limit, up to 4 MiB", AtLeast(1.15), CACHED, COLD),
-    limit("the same, from 256 MiB", AtLeast(1.15), UNCACHED, COLD),
+    limit("seal in place up to 4 MiB, of the cold limit", AtLeast(1.15), CACHED, COLD),
+    limit("seal in place from 256 MiB, of the cold limit", AtLeast(1.15), UNCACHED, COLD),
     limit(
         "unseal in place, of both limits",
         AtLeast(0.95),
@@ -71,7 +71,13 @@ const AIMS: [Aim; 18] = [
         FACADE,
         &["no read-back", "default read-back"],
     ),
-    aim("ratios", "the same, full read-back", AtLeast(0.68), FACADE, &["full read-back"]),
+    aim(
+        "ratios",
+        "`seal_model` with full read-back, of the bare sealer",
+        AtLeast(0.68),
+        FACADE,
+        &["full read-back"],
+    ),
     Aim {
         // The row is the time on one beside that on both.
         scale: 2.0,
