@@ -7,6 +7,9 @@
 //!
 //! Two host devices, their pages touched before; Encrypted; medians of 5 rounds, of 3 with `--quick`.
 //! `--mix 0` runs the smallest shards alone, for a profiler.
+//!
+//! Fixed costs: the time of a call on 4 KiB, less what 4 KiB take at the rate at which one thread does
+//! the same call on the largest shards.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -49,6 +52,9 @@ const CALLS: [&str; 9] = [
     "free",
 ];
 
+/// The calls on one shard after the other, and where each stands in [`CALLS`].
+const EACH: [(&str, usize); 3] = [("seal", 0), ("verify", 2), ("unseal", 4)];
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -74,10 +80,16 @@ fn main() {
         return;
     }
 
-    // The pages of both devices are touched before anything is timed.
-    let _touched = mixes[MIXES.len() - 1].round(&manager);
+    let largest = &mixes[MIXES.len() - 1];
+    let single = VramManager::builder().host_device(room).threads(Threads::ONE).build().unwrap();
+    // The pages of all devices are touched before anything is timed.
+    let _touched = (largest.round(&manager), largest.each(&single));
     let mut took = vec![vec![Vec::new(); CALLS.len()]; mixes.len()];
+    let mut of_one_thread = [const { Vec::new() }; EACH.len()];
     for _ in 0..rounds {
+        for (took, call) in of_one_thread.iter_mut().zip(largest.each(&single)) {
+            took.push(call);
+        }
         for (mix, took) in mixes.iter().zip(&mut took) {
             for (call, took) in mix.round(&manager).into_iter().zip(took) {
                 took.push(call);
@@ -89,6 +101,10 @@ fn main() {
         took.sort_unstable();
         took[took.len() / 2].as_secs_f64()
     };
+    let bytes = |mix: usize| {
+        let (count, len) = MIXES[mix];
+        f64::from(u32::try_from(count * len).unwrap())
+    };
     println!("GB/s (share of the last column's rate), µs a shard; medians of {rounds} rounds");
     print!("{:14}", "");
     for (count, len) in MIXES {
@@ -97,16 +113,24 @@ fn main() {
     println!();
     for (at, call) in CALLS.iter().enumerate() {
         print!("{call:14}");
-        let rate = |mix: usize| {
-            let (count, len) = MIXES[mix];
-            f64::from(u32::try_from(count * len).unwrap()) / median(&took[mix][at]) / 1e9
-        };
+        let rate = |mix: usize| bytes(mix) / median(&took[mix][at]) / 1e9;
         for (mix, (count, _)) in MIXES.iter().enumerate() {
             let each = median(&took[mix][at]) * 1e6 / f64::from(u32::try_from(*count).unwrap());
             let share = rate(mix) / rate(MIXES.len() - 1);
             print!("{:>22}", format!("{:.2} ({share:.2}) {each:.1}", rate(mix)));
         }
         println!();
+    }
+    for ((name, at), large) in EACH.iter().zip(&of_one_thread) {
+        let (count, len) = MIXES[0];
+        let call = median(&took[0][*at]) * 1e6 / f64::from(u32::try_from(count).unwrap());
+        let rate = bytes(MIXES.len() - 1) / median(large);
+        let of_bytes = f64::from(u32::try_from(len).unwrap()) / rate * 1e6;
+        println!(
+            "fixed cost of {name}: {:.2} us, of {call:.2}; one thread takes {of_bytes:.2} for 4 KiB at {:.2} GB/s",
+            call - of_bytes,
+            rate / 1e9
+        );
     }
 }
 
@@ -125,8 +149,8 @@ impl Mix {
         Self { plan, file, len }
     }
 
-    /// How long each of [`CALLS`] takes.
-    fn round(&self, manager: &VramManager) -> [Duration; CALLS.len()] {
+    /// How long each of [`EACH`] takes.
+    fn each(&self, manager: &VramManager) -> [Duration; EACH.len()] {
         let mut parts = self.file.chunks(usize::try_from(self.len).unwrap());
         let request = SealRequest::new("mix", 0).read_back(ReadBack::None);
         let mut seal = || manager.seal(request.clone(), black_box(parts.next().unwrap())).unwrap();
@@ -146,6 +170,12 @@ impl Mix {
         for shard in &shards {
             manager.free_shard(shard).unwrap();
         }
+        [sealed, verified, unsealed]
+    }
+
+    /// How long each of [`CALLS`] takes.
+    fn round(&self, manager: &VramManager) -> [Duration; CALLS.len()] {
+        let [sealed, verified, unsealed] = self.each(manager);
         let source = vec![SliceSource::new(&self.file)];
         let request = || AdmitRequest::new("mix", GpuChoice::One(0)).read_back(ReadBack::None);
         let (model, admitted) = timed(|| manager.admit(request(), &self.plan, &source).unwrap());

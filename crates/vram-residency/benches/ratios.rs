@@ -17,62 +17,17 @@ use std::fs::File;
 use std::io::Read as _;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Instant;
 
+use turns::{Turn, compare, content, timed};
 use vram_residency::{
     ByteLen, FileSource, Protection, ReadBack, SealKey, SealOptions, SealRequest, SivScope,
     VramManager,
 };
 use vram_seal::{SealContext, SealParams, Threads};
 
+mod turns;
+
 const MIB: usize = 1 << 20;
-
-fn content(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ seed;
-    let mut data = vec![0; len];
-    for chunk in data.chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.iter_mut().zip(state.to_le_bytes()).for_each(|(target, byte)| *target = byte);
-    }
-    data
-}
-
-/// Times one turn of something, and nothing of what it takes to repeat it.
-type Turn<'a> = (&'a str, Box<dyn FnMut() -> Duration + 'a>);
-
-/// Lets everything take turns, and prints how long each took, and `reference` as a share of that.
-fn compare(what: &str, rounds: usize, reference: &str, turns: &mut [Turn<'_>]) {
-    let mut took = vec![Vec::new(); turns.len()];
-    for _ in 0..rounds {
-        for ((_, turn), took) in turns.iter_mut().zip(&mut took) {
-            took.push(turn());
-        }
-    }
-    for took in &mut took {
-        took.sort_unstable();
-    }
-    let figures: Vec<_> = took.iter().map(|took| (took[took.len() / 2], took[0])).collect();
-    let at = turns.iter().position(|(name, _)| *name == reference).unwrap();
-    let (median_of, best_of) = figures[at];
-    println!("\n{what}, {rounds} turns each, as a share of `{reference}`");
-    for ((name, _), (median, best)) in turns.iter().zip(figures) {
-        println!(
-            "  {name:34} median {:7.1} ms {:5.2}   best {:7.1} ms {:5.2}",
-            median.as_secs_f64() * 1e3,
-            median_of.as_secs_f64() / median.as_secs_f64(),
-            best.as_secs_f64() * 1e3,
-            best_of.as_secs_f64() / best.as_secs_f64(),
-        );
-    }
-}
-
-fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let start = Instant::now();
-    let value = work();
-    (value, start.elapsed())
-}
 
 /// Seals and says how long it took; freeing is not counted.
 fn seal(manager: &VramManager, request: &SealRequest, data: &[u8]) -> Duration {
@@ -132,7 +87,7 @@ fn against_the_bare_sealer(rounds: usize) {
             }),
         ),
     ];
-    compare("256 MiB, all threads", rounds, "bare seal", &mut turns);
+    compare("256 MiB, all threads", rounds, &["bare seal"], &mut turns);
 }
 
 /// Sealing from a file in the page cache is to be nearly as fast as the slower of its two halves.
@@ -171,7 +126,7 @@ fn from_a_file(rounds: usize) {
         ("authenticated, from memory", Box::new(|| seal(manager, &authenticated, data))),
         ("authenticated, from the file", from_file(authenticated.clone())),
     ];
-    compare("256 MiB from the page cache, all threads", rounds, "seal from memory", &mut turns);
+    compare("256 MiB from the page cache, all threads", rounds, &["seal from memory"], &mut turns);
 }
 
 /// Runs both at once, from one start to the end of the later one.
@@ -221,7 +176,7 @@ fn two_gpus(rounds: usize) {
     };
     let mut turns: Vec<Turn<'_>> =
         vec![("seal on one GPU", Box::new(alone)), ("seal on two GPUs at once", Box::new(pair))];
-    compare("128 MiB a GPU, one thread a GPU", rounds, "seal on one GPU", &mut turns);
+    compare("128 MiB a GPU, one thread a GPU", rounds, &["seal on one GPU"], &mut turns);
 
     let [first, second] = &mut copies;
     let first = core::cell::RefCell::new(first);
@@ -242,17 +197,11 @@ fn two_gpus(rounds: usize) {
             }),
         ),
     ];
-    compare("128 MiB each", rounds, "one memcpy", &mut turns);
+    compare("128 MiB each", rounds, &["one memcpy"], &mut turns);
 }
 
 fn main() {
-    let asked = |flag: &str| std::env::args().any(|arg| arg == flag);
-    let rounds = match (asked("--bench"), asked("--quick")) {
-        (true, false) => 21,
-        (true, true) => 5,
-        // `cargo test --benches`: whether it works at all.
-        (false, _) => 1,
-    };
+    let rounds = if turns::is_quick() { 5 } else { 21 };
     against_the_bare_sealer(rounds);
     from_a_file(rounds);
     two_gpus(rounds);

@@ -15,6 +15,7 @@ use vram_seal::Threads;
 use crate::{Failure, OURS, Peer, timed};
 
 const BUFFER: usize = 1 << 20;
+const FILE: &str = "file";
 
 /// Where everything lies.
 pub(crate) struct Files {
@@ -66,6 +67,7 @@ fn copy(files: &Files) -> Peer<'_> {
         Ok((took, None))
     };
     Peer {
+        kind: FILE,
         name: "a plain copy",
         threads: 1,
         promises: "the limit of the file system",
@@ -93,6 +95,7 @@ fn ours(files: &Files, threads: usize) -> Result<Peer<'_>, Failure> {
         Ok((sealing, Some(opening)))
     };
     Ok(Peer {
+        kind: FILE,
         name: "vram image, AES-256-GCM",
         threads,
         promises: OURS,
@@ -126,6 +129,7 @@ fn age(files: &Files) -> Peer<'_> {
         Ok((sealing, Some(opening)))
     };
     Peer {
+        kind: FILE,
         name: "age (crate 0.11), X25519",
         threads: 1,
         promises: "recipients; order and end are authenticated; ranges open in pieces of 64 KiB",
@@ -158,6 +162,7 @@ fn age_program<'a>(files: &'a Files, program: &'static str) -> Result<Peer<'a>, 
         Ok((sealing, Some(opening)))
     };
     Ok(Peer {
+        kind: FILE,
         name: if program == "age" { "age (program)" } else { "rage (program)" },
         threads: 1,
         promises: "recipients; order and end are authenticated",
@@ -183,6 +188,7 @@ fn openssl(files: &Files) -> Peer<'_> {
         Ok((sealing, Some(opening)))
     };
     Peer {
+        kind: FILE,
         name: "openssl enc -aes-256-ctr (program)",
         threads: 1,
         promises: "secrecy",

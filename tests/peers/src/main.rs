@@ -1,12 +1,12 @@
-//! Other libraries and programs that encrypt, beside this one, in turns: memory against memory and
-//! file against file.
+//! Other libraries and programs that encrypt, beside this one, in turns: memory against memory, in
+//! place, and file against file.
 //!
 //! ```text
 //! vram-peers [--quick] [FOLDER]     FOLDER: where the files lie, the system's temporary folder without it
 //! ```
 //!
-//! One line a peer, its fields separated by tabs: the kind (`memory` or `file`), the name, the
-//! threads, GB/s sealing, GB/s opening (`-`: not measured), what it promises, what it lacks. Medians
+//! One line a peer, its fields separated by tabs: the kind (`memory`, `in place` or `file`),
+//! the name, the threads, GB/s sealing, GB/s opening (`-`: not measured), what it promises, what it lacks. Medians
 //! of all rounds. Everything that writes a file also syncs it.
 
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ type Turn<'a> = Box<dyn FnMut() -> Result<(Duration, Option<Duration>), Failure>
 
 /// Something that takes part.
 struct Peer<'a> {
+    kind: &'static str,
     name: &'static str,
     threads: usize,
     promises: &'static str,
@@ -46,13 +47,13 @@ fn main() -> Result<(), Failure> {
     let plain: Vec<u8> = (0..len).map(|at: usize| at.wrapping_mul(31).to_le_bytes()[1]).collect();
     let all = std::thread::available_parallelism()?.get();
     let mut spaces = memory::Spaces::new(len);
-    measure("memory", len, rounds, &mut memory::peers(&plain, &mut spaces, all)?)?;
+    measure(len, rounds, &mut memory::peers(&plain, &mut spaces, all)?)?;
     let files = file::Files::new(folder.path(), &plain)?;
-    measure("file", len, rounds, &mut file::peers(&files, all)?)
+    measure(len, rounds, &mut file::peers(&files, all)?)
 }
 
 /// Lets all take turns, and prints the medians.
-fn measure(kind: &str, len: usize, rounds: usize, peers: &mut [Peer<'_>]) -> Result<(), Failure> {
+fn measure(len: usize, rounds: usize, peers: &mut [Peer<'_>]) -> Result<(), Failure> {
     let mut took = vec![(Vec::new(), Vec::new()); peers.len()];
     for _ in 0..rounds {
         for (peer, (sealed, opened)) in peers.iter_mut().zip(&mut took) {
@@ -63,7 +64,7 @@ fn measure(kind: &str, len: usize, rounds: usize, peers: &mut [Peer<'_>]) -> Res
         }
     }
     for (peer, (sealed, opened)) in peers.iter().zip(took) {
-        let Peer { name, threads, promises, lacks, .. } = peer;
+        let Peer { kind, name, threads, promises, lacks, .. } = peer;
         let (sealed, opened) = (rate(len, sealed), rate(len, opened));
         println!("{kind}\t{name}\t{threads}\t{sealed}\t{opened}\t{promises}\t{lacks}");
     }

@@ -1,4 +1,4 @@
-//! From one buffer into another, both touched before.
+//! From one buffer into another, and in place in one: all touched before.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -6,13 +6,24 @@ use std::io::{Read, Write};
 use aead_stream::{DecryptorBE32, EncryptorBE32, Nonce, StreamBE32};
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit};
 use dryoc::dryocstream::{DryocStream, Tag};
-use vram_seal::{Expected, Opener, SealContext, SealKey, SealParams, Suite, Threads, seal, unseal};
+use vram_seal::{
+    Expected, Opener, SealContext, SealKey, SealParams, Suite, Threads, seal, seal_in_place,
+    unseal, unseal_in_place,
+};
 
 use crate::{Failure, OURS, Peer, STREAM, timed};
 
 /// The length of a piece of a stream, as age has it.
 const PIECE: usize = 64 << 10;
 const TAG: usize = 16;
+const MEMORY: &str = "memory";
+const IN_PLACE: &str = "in place";
+#[cfg(feature = "aws-lc")]
+const GCM_SIV: &str = "AES-256-GCM-SIV of aws-lc-rs 1.19, pieces of 64 KiB";
+#[cfg(feature = "aws-lc")]
+const GCM_SIV_PROMISES: &str = "a nonce that is used twice reveals equality alone";
+#[cfg(feature = "aws-lc")]
+const GCM_SIV_LACKS: &str = "order of the pieces, a file format, commitment, digest, threads";
 
 /// What is sealed into, and what is opened into; one at a time uses them.
 pub(crate) struct Spaces {
@@ -49,8 +60,11 @@ pub(crate) fn peers<'a>(
     peers.push(age(plain, spaces));
     peers.push(rustcrypto(plain, spaces));
     peers.push(secretstream(plain, spaces));
+    for threads in if all > 1 { vec![1, all] } else { vec![1] } {
+        peers.push(ours_in_place(threads, plain, spaces)?);
+    }
     #[cfg(feature = "aws-lc")]
-    peers.push(gcm_siv(plain, spaces)?);
+    peers.extend([gcm_siv(plain, spaces)?, gcm_siv_in_place(plain, spaces)?]);
     Ok(peers)
 }
 
@@ -78,7 +92,41 @@ fn ours<'a>(
         Ok((sealing, Some(opening)))
     };
     Ok(Peer {
+        kind: MEMORY,
         name,
+        threads,
+        promises: OURS,
+        lacks: "recipients, passphrases",
+        turn: Box::new(turn),
+    })
+}
+
+/// Fills the space anew in each turn, which is not timed.
+fn ours_in_place<'a>(
+    threads: usize,
+    plain: &'a [u8],
+    spaces: &'a Spaces,
+) -> Result<Peer<'a>, Failure> {
+    let key = SealKey::from_bytes(&[7; 32]);
+    let params = SealParams::new().with_suite(Suite::Aes256Gcm);
+    let count = Threads::exactly(threads);
+    let context = SealContext::new("peer")?;
+    let turn = move || {
+        let mut sealed = spaces.sealed.borrow_mut();
+        let bytes = sealed.get_mut(..plain.len()).ok_or("no room")?;
+        bytes.copy_from_slice(plain);
+        let (made, sealing) = timed(|| Ok(seal_in_place(&key, &context, params, count, bytes)?))?;
+        let ((), opening) = timed(|| {
+            let expected = Expected::from(&context).params(params);
+            let reader = Opener::open(&key, &made.record, made.tags, &expected)?;
+            Ok(unseal_in_place(&reader, count, bytes)?)
+        })?;
+        same(bytes, plain)?;
+        Ok((sealing, Some(opening)))
+    };
+    Ok(Peer {
+        kind: IN_PLACE,
+        name: "vram-seal, AES-256-GCM",
         threads,
         promises: OURS,
         lacks: "recipients, passphrases",
@@ -109,6 +157,7 @@ fn age<'a>(plain: &'a [u8], spaces: &'a Spaces) -> Peer<'a> {
         Ok((sealing, Some(opening)))
     };
     Peer {
+        kind: MEMORY,
         name: "age (crate 0.11), X25519",
         threads: 1,
         promises: "recipients; order and end are authenticated; ranges open in pieces of 64 KiB",
@@ -147,6 +196,7 @@ fn rustcrypto<'a>(plain: &'a [u8], spaces: &'a Spaces) -> Peer<'a> {
         Ok((sealing, Some(opening)))
     };
     Peer {
+        kind: MEMORY,
         name: "RustCrypto STREAM (aead-stream 0.6), ChaCha20-Poly1305",
         threads: 1,
         promises: STREAM,
@@ -179,6 +229,7 @@ fn secretstream<'a>(plain: &'a [u8], spaces: &'a Spaces) -> Peer<'a> {
         Ok((sealing, Some(opening)))
     };
     Peer {
+        kind: MEMORY,
         name: "secretstream of libsodium, as dryoc 2.0 has it, XChaCha20-Poly1305",
         threads: 1,
         promises: STREAM,
@@ -214,10 +265,53 @@ fn gcm_siv<'a>(plain: &'a [u8], spaces: &'a Spaces) -> Result<Peer<'a>, Failure>
         Ok((sealing, Some(opening)))
     };
     Ok(Peer {
-        name: "AES-256-GCM-SIV of aws-lc-rs 1.19, pieces of 64 KiB",
+        kind: MEMORY,
+        name: GCM_SIV,
         threads: 1,
-        promises: "a nonce that is used twice reveals equality alone",
-        lacks: "order of the pieces, a file format, commitment, digest, threads",
+        promises: GCM_SIV_PROMISES,
+        lacks: GCM_SIV_LACKS,
+        turn: Box::new(turn),
+    })
+}
+
+/// As ours in place. Each piece has its tag behind it, where opening in place wants it.
+#[cfg(feature = "aws-lc")]
+fn gcm_siv_in_place<'a>(plain: &'a [u8], spaces: &'a Spaces) -> Result<Peer<'a>, Failure> {
+    use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &[7; 32])?);
+    let turn = move || {
+        let mut sealed = spaces.sealed.borrow_mut();
+        let len = plain.len() + plain.len().div_ceil(PIECE) * TAG;
+        let bytes = sealed.get_mut(..len).ok_or("no room")?;
+        for (from, to) in plain.chunks(PIECE).zip(bytes.chunks_mut(PIECE + TAG)) {
+            to[..from.len()].copy_from_slice(from);
+        }
+        let nonce = || Nonce::assume_unique_for_key([0; 12]);
+        let ((), sealing) = timed(|| {
+            for piece in bytes.chunks_mut(PIECE + TAG) {
+                let (content, to) = piece.split_at_mut(piece.len() - TAG);
+                let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), content)?;
+                to.copy_from_slice(tag.as_ref());
+            }
+            Ok(())
+        })?;
+        let ((), opening) = timed(|| {
+            for piece in bytes.chunks_mut(PIECE + TAG) {
+                key.open_in_place(nonce(), Aad::empty(), piece)?;
+            }
+            Ok(())
+        })?;
+        for (piece, plain) in bytes.chunks(PIECE + TAG).zip(plain.chunks(PIECE)) {
+            same(&piece[..plain.len()], plain)?;
+        }
+        Ok((sealing, Some(opening)))
+    };
+    Ok(Peer {
+        kind: IN_PLACE,
+        name: GCM_SIV,
+        threads: 1,
+        promises: GCM_SIV_PROMISES,
+        lacks: GCM_SIV_LACKS,
         turn: Box::new(turn),
     })
 }

@@ -4,6 +4,7 @@
 //! Absolute figures of a shared machine vary; ratios within one run are comparable.
 
 mod accepted;
+mod aims;
 pub(crate) mod counts;
 mod criterion;
 mod machine;
@@ -144,6 +145,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             machine: &machine,
             loads: [begin, machine::load()],
             note: options.note(),
+            quick: !whole,
             outcomes: &outcomes,
             compared: whole.then(|| accepted::compared(&before, &measured)),
         };

@@ -53,7 +53,7 @@ const CRITERION: &[&str] = &["--warm-up-time", "0.5", "--measurement-time", "2"]
 const QUICK: &[&str] = &["--quick"];
 
 /// All packages that have benches: their features together, so that each library is built once for all parts.
-const WITH_BENCHES: [&str; 10] = [
+const WITH_BENCHES: [&str; 12] = [
     "-p",
     "cuda-shim",
     "-p",
@@ -64,10 +64,13 @@ const WITH_BENCHES: [&str; 10] = [
     "vram-residency",
     "-p",
     "vram-seal",
+    // The bench `load` reads model files.
+    "--features",
+    "vram-residency/models",
 ];
 
 /// All parts, in the order in which they run.
-pub(crate) const PARTS: [Part; 15] = [
+pub(crate) const PARTS: [Part; 17] = [
     Part::criterion("alloc", "vram-alloc", "ledger, arena, bounds check"),
     Part::criterion("copy", "vram-gpu", "copies to and from a host device beside plain ones"),
     Part::criterion("fingerprint", "vram-gpu", "fingerprints beside BLAKE3 and a copy"),
@@ -99,6 +102,24 @@ pub(crate) const PARTS: [Part; 15] = [
             "vram-residency",
             "models of many small and of few large shards",
             text::mixes,
+        )
+    },
+    Part {
+        quick: QUICK,
+        ..Part::printed(
+            "load",
+            "vram-residency",
+            "`vram load` beside sealing and reading the same bytes",
+            text::ratios,
+        )
+    },
+    Part {
+        quick: QUICK,
+        ..Part::printed(
+            "ranges",
+            "vram-residency",
+            "short ranges of one long shard beside a copy",
+            text::ranges,
         )
     },
     Part::criterion("streams", "vram-residency", "files and images beside reading the file"),
@@ -234,8 +255,8 @@ mod tests {
     #[test]
     fn each_command_alone_repeats_its_part() {
         let (build, run) = lines("limits", Effort::Whole);
-        let all =
-            "cargo bench -p cuda-shim -p vram-alloc -p vram-gpu -p vram-residency -p vram-seal";
+        let all = "cargo bench -p cuda-shim -p vram-alloc -p vram-gpu -p vram-residency -p vram-seal \
+                   --features vram-residency/models";
         assert_eq!(build, format!("{all} --bench limits --no-run"));
         assert_eq!(run, format!("{all} --bench limits"));
         assert_eq!(lines("rooms", Effort::Quick).1, format!("{all} --bench rooms -- 3"));

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::fs;
 use std::path::Path;
 
+use super::aims;
 use super::machine::{self, Machine};
 use super::svg;
 use super::table::Measured;
@@ -30,6 +31,8 @@ pub(crate) struct Report<'a> {
     /// What a reader must know of a run that is not a whole one.
     pub(crate) note: Option<&'static str>,
     pub(crate) outcomes: &'a [Outcome],
+    /// True if its figures are rough, so that none of them meets an aim.
+    pub(crate) quick: bool,
     /// The comparison with what was accepted, unless nothing is compared.
     pub(crate) compared: Option<String>,
 }
@@ -48,21 +51,23 @@ impl Report<'_> {
     /// The report, and each picture with the name of its file.
     fn text(&self) -> (String, Vec<(String, String)>) {
         let mut pictures = Vec::new();
-        let mut text = format!("# Benches\n\n{}\n", self.machine.markdown());
-        let shown = |load: Option<f64>| {
-            load.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.1}"))
-        };
+        let mut text = "# Benches\n".to_owned();
         let [begin, end] = self.loads;
-        let _infallible = writeln!(
-            text,
-            "Load average: {} at the beginning, {} at the end.",
-            shown(begin),
-            shown(end)
-        );
         let warning = machine::busy(begin, end, self.machine.cores);
         for note in warning.as_deref().into_iter().chain(self.note) {
             let _infallible = writeln!(text, "\n{note}");
         }
+        let shown = |load: Option<f64>| {
+            load.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.1}"))
+        };
+        let _infallible = writeln!(
+            text,
+            "\n## Aims\n\n{}\n## Machine\n\n{}\nLoad average: {} at the beginning, {} at the end.",
+            aims::table(self.outcomes, self.quick).markdown(),
+            self.machine.markdown(),
+            shown(begin),
+            shown(end)
+        );
         text.push_str(
             "\n## Parts\n\n| part | what | built in | ran for | |\n|---|---|--:|--:|---|\n",
         );
@@ -94,6 +99,9 @@ impl Report<'_> {
                 text.push_str("\nFailed: see above.\n");
                 continue;
             };
+            for note in &measured.notes {
+                let _infallible = writeln!(text, "\n{note}");
+            }
             for table in &measured.tables {
                 let _infallible = write!(text, "\n### {}\n\n{}", table.title, table.markdown());
                 if let Some(plot) = &table.plot {
@@ -139,7 +147,7 @@ mod tests {
         table.rows.push(vec!["seal".to_owned(), "2".to_owned()]);
         table.plot =
             Some(Plot::Bars { unit: "GB/s".to_owned(), bars: vec![("seal".to_owned(), 2.0)] });
-        let measured = Measured { tables: vec![table], ratios: Vec::new() };
+        let measured = Measured { tables: vec![table], ..Measured::default() };
         let outcomes =
             [outcome("one", Ok(measured)), outcome("two", Err("exit 1\nrepeat".to_owned()))];
         let machine = machine();
@@ -147,6 +155,7 @@ mod tests {
             machine: &machine,
             loads: [Some(0.1), Some(9.0)],
             note: Some("A note."),
+            quick: true,
             outcomes: &outcomes,
             compared: Some("0 of 0".to_owned()),
         };
@@ -154,6 +163,7 @@ mod tests {
         report.write(folder.path()).unwrap();
         let text = fs::read_to_string(folder.path().join("report.md")).unwrap();
         for part in [
+            "## Aims\n\n| aim |",
             "| processor | P |",
             "Load average: 0.1 at the beginning, 9.0 at the end.",
             "**The machine was busy**",
@@ -178,6 +188,7 @@ mod tests {
             machine: &machine,
             loads: [None, None],
             note: None,
+            quick: false,
             outcomes: &[],
             compared: None,
         };

@@ -33,14 +33,27 @@ pub(crate) struct Ratio {
 pub(crate) struct Measured {
     pub(crate) tables: Vec<Table>,
     pub(crate) ratios: Vec<Ratio>,
+    /// Absolute figures that an aim names: they are compared with no other run.
+    pub(crate) figures: Vec<Ratio>,
+    /// What the part itself says that it has left out.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Measured {
     /// Notes a ratio, if it is a positive number.
     pub(crate) fn ratio(&mut self, name: impl Into<String>, value: f64) {
-        if value.is_finite() && value > 0.0 {
-            self.ratios.push(Ratio { name: name.into(), value });
-        }
+        self.ratios.extend(Ratio::new(name, value));
+    }
+
+    /// Notes an absolute figure, if it is a positive number.
+    pub(crate) fn figure(&mut self, name: impl Into<String>, value: f64) {
+        self.figures.extend(Ratio::new(name, value));
+    }
+}
+
+impl Ratio {
+    fn new(name: impl Into<String>, value: f64) -> Option<Self> {
+        (value.is_finite() && value > 0.0).then(|| Self { name: name.into(), value })
     }
 }
 

@@ -8,10 +8,14 @@ pub(crate) type Reader = fn(&str) -> Measured;
 /// `--bench limits` of vram-seal.
 pub(crate) fn limits(text: &str) -> Measured {
     let mut measured = Measured::default();
-    let mut section = String::new();
+    let (mut section, mut in_place) = (String::new(), f64::NAN);
     for line in text.lines() {
+        if line.starts_with("left out: ") {
+            measured.notes.push(line.to_owned());
+        }
         if line.contains(" KiB, ") && line.ends_with(" threads") {
             line.trim().clone_into(&mut section);
+            in_place = f64::NAN;
             let columns = ["what", "GB/s", "of the hot limit", "of the cold limit"];
             measured.tables.push(Table::new(&section, &columns));
             continue;
@@ -27,6 +31,13 @@ pub(crate) fn limits(text: &str) -> Measured {
             measured.ratio(format!("{section}: {name}, of hot"), *hot);
             measured.ratio(format!("{section}: {name}, of cold"), *cold);
         }
+        match (name, rate.parse()) {
+            ("seal in place", Ok(rate)) => in_place = rate,
+            ("seal", Ok(rate)) => {
+                measured.ratio(format!("{section}: seal, of in place"), rate / in_place);
+            }
+            _ => {}
+        }
         let cell = |at: usize| shares.get(at).map_or_else(String::new, |x| format!("{x:.2}"));
         let row = vec![name.to_owned(), rate.to_owned(), cell(0), cell(1)];
         push(&mut measured, row);
@@ -35,7 +46,7 @@ pub(crate) fn limits(text: &str) -> Measured {
     measured
 }
 
-/// `--bench ratios` of vram-residency.
+/// `--bench ratios` of vram-residency, and `--bench load`.
 pub(crate) fn ratios(text: &str) -> Measured {
     let mut measured = Measured::default();
     let mut section = String::new();
@@ -72,7 +83,13 @@ pub(crate) fn mixes(text: &str) -> Measured {
     let mut measured = Measured::default();
     let mut mixes: Vec<String> = Vec::new();
     for line in text.lines() {
-        if line.contains(" KiB") && line.contains(" x ") {
+        if let Some((call, figures)) =
+            line.strip_prefix("fixed cost of ").and_then(|line| line.split_once(": "))
+        {
+            measured.notes.push(line.to_owned());
+            let fixed = numbers(figures).first().copied().unwrap_or(f64::NAN);
+            measured.figure(format!("fixed cost of {call}, µs"), fixed);
+        } else if line.contains(" KiB") && line.contains(" x ") {
             mixes = line
                 .split("  ")
                 .map(str::trim)
@@ -105,6 +122,35 @@ pub(crate) fn mixes(text: &str) -> Measured {
         }
     }
     bars_of_ratios(&mut measured, "speed, as a share of the largest shards'");
+    measured
+}
+
+/// `--bench ranges` of vram-residency.
+pub(crate) fn ranges(text: &str) -> Measured {
+    let mut measured = Measured::default();
+    let (mut section, mut copy) = (String::new(), f64::NAN);
+    for line in text.lines() {
+        if let Some((what, _)) = line.split_once(" reads each") {
+            what.rsplit_once(", ").map_or(what, |(what, _)| what).clone_into(&mut section);
+            measured.tables.push(Table::new(line, &["read", "p50, µs", "p99, µs"]));
+        } else if let Some((name, figures)) = line.split_once(" p50 ") {
+            let (name, figures) = (name.trim(), figures.replace(" p99 ", " "));
+            let [half, most] = numbers(&figures)[..] else { continue };
+            if name == "a plain copy" {
+                copy = half;
+            } else {
+                measured.ratio(format!("{section}: {name}, time of a plain copy"), half / copy);
+            }
+            measured.figure(format!("{section}: {name}, p50, µs"), half);
+            measured.figure(format!("{section}: {name}, p99, µs"), most);
+            let row = [name.to_owned(), half.to_string(), most.to_string()];
+            push(&mut measured, row.to_vec());
+        } else if let Some(line) = line.trim().strip_prefix("at most ") {
+            let most = numbers(line).first().copied().unwrap_or(f64::NAN);
+            measured.figure(format!("{section}: segments read at most"), most);
+            measured.notes.push(format!("At most {line}."));
+        }
+    }
     measured
 }
 
@@ -264,8 +310,11 @@ pub(crate) fn placement(text: &str) -> Measured {
 /// `tests/peers`: fields separated by tabs.
 pub(crate) fn peers(text: &str) -> Measured {
     let mut measured = Measured::default();
-    for kind in ["memory", "file"] {
-        let title = format!("Peers, {kind} against {kind}");
+    for (kind, title) in [
+        ("memory", "Peers, from buffer to buffer"),
+        ("in place", "Peers, in place"),
+        ("file", "Peers, from file to file"),
+    ] {
         let columns = ["peer", "threads", "seal, GB/s", "open, GB/s", "promises", "lacks"];
         let mut table = Table::new(title, &columns);
         let mut bars = Vec::new();

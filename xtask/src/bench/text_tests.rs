@@ -14,13 +14,18 @@ fn limits_are_read() {
          Aes256Gcm, 256 KiB, 1 threads\n\
          \x20 memcpy                  58.50 GB/s\n\
          \x20 seal in place            4.55 GB/s  0.94 of the hot limit, 0.93 of the cold one\n\
+         \x20 seal                     4.10 GB/s  0.85 of the hot limit, 0.84 of the cold one\n\
          Aes256Gcm, 4096 KiB, 2 threads\n\
-         \x20 unseal                   9.74 GB/s  0.87 of the hot limit, 0.88 of the cold one\n",
+         \x20 unseal                   9.74 GB/s  0.87 of the hot limit, 0.88 of the cold one\n\
+         left out: 2097152 KiB, which takes 6144 MiB: 18432 MiB must be available, and 9000 MiB are\n",
     );
     assert_eq!(measured.tables.len(), 2);
+    assert!(measured.notes[0].starts_with("left out: 2097152 KiB"), "{:?}", measured.notes);
     assert_eq!(measured.tables[0].rows[0], ["memcpy", "58.50", "", ""]);
     assert_eq!(measured.tables[0].rows[1], ["seal in place", "4.55", "0.94", "0.93"]);
-    assert_eq!(measured.ratios.len(), 4);
+    assert_eq!(measured.ratios.len(), 7);
+    let beside = ratio(&measured, "Aes256Gcm, 256 KiB, 1 threads: seal, of in place");
+    assert_eq!(beside, Some(4.10 / 4.55));
     assert_eq!(ratio(&measured, "Aes256Gcm, 4096 KiB, 2 threads: unseal, of cold"), Some(0.88));
 }
 
@@ -42,7 +47,13 @@ fn mixes_are_read() {
     let head = format!("{:14}{:>22}{:>22}", "", "10000 x 4 KiB", "4 x 65536 KiB");
     let row =
         format!("{:14}{:>22}{:>22}", "verify each", "0.31 (0.05) 13.2", "6.00 (1.00) 11000.0");
-    let measured = text::mixes(&format!("GB/s (share of the last column's rate)\n{head}\n{row}\n"));
+    let fixed =
+        "fixed cost of seal: 4.10 us, of 5.60; one thread takes 1.50 for 4 KiB at 2.73 GB/s";
+    let text = format!("GB/s (share of the last column's rate)\n{head}\n{row}\n{fixed}\n");
+    let measured = text::mixes(&text);
+    // A time is no ratio.
+    assert_eq!(measured.figures[0].name, "fixed cost of seal, µs");
+    assert_eq!((measured.figures[0].value, &measured.notes[..]), (4.1, &[fixed.to_owned()][..]));
     assert_eq!(measured.tables[0].columns, ["call", "10000 x 4 KiB", "4 x 65536 KiB"]);
     assert_eq!(
         measured.tables[0].rows,
@@ -51,6 +62,24 @@ fn mixes_are_read() {
     // The largest shards are the reference.
     assert_eq!(measured.ratios.len(), 1);
     assert_eq!(ratio(&measured, "verify each, 10000 x 4 KiB"), Some(0.05));
+}
+
+#[test]
+fn ranges_are_read_beside_a_copy() {
+    let measured = text::ranges(
+        "4 KiB of 1024 MiB, 4000 reads each\n\
+         \x20 a plain copy                       p50     0.20 us  p99     1.50 us\n\
+         \x20 read_into                          p50    40.00 us  p99    85.50 us\n\
+         \x20 at most 2 segments a read\n",
+    );
+    assert_eq!(measured.tables[0].rows[1], ["read_into", "40", "85.5"]);
+    assert_eq!(ratio(&measured, "4 KiB of 1024 MiB: read_into, time of a plain copy"), Some(200.0));
+    assert_eq!(measured.ratios.len(), 1);
+    let names: Vec<_> = measured.figures.iter().map(|figure| figure.name.as_str()).collect();
+    assert_eq!(
+        names[3..],
+        ["4 KiB of 1024 MiB: read_into, p99, µs", "4 KiB of 1024 MiB: segments read at most"]
+    );
 }
 
 #[test]
@@ -115,22 +144,26 @@ fn peers_are_read_and_compared_with_ours_on_one_thread() {
         "memory\tvram-seal, AES-256-GCM\t1\t3.000\t6.000\tmuch\tlittle\n\
          memory\tvram-seal, AES-256-GCM\t2\t6.000\t9.000\tmuch\tlittle\n\
          memory\tage\t1\t0.500\t0.600\tp\tl\n\
+         in place\tvram-seal, AES-256-GCM\t1\t4.000\t8.000\tmuch\tlittle\n\
+         in place\tsiv\t1\t2.000\t1.000\tp\tl\n\
          file\ta plain copy\t1\t1.000\t-\tp\tl\n\
          file\tvram image\t1\t0.500\t0.900\tp\tl\n",
     );
-    assert_eq!(measured.tables.len(), 2);
+    assert_eq!(measured.tables.len(), 3);
+    assert_eq!(ratio(&measured, "in place: open, one thread, beside siv"), Some(8.0));
     assert_eq!(ratio(&measured, "memory: seal, one thread, beside age"), Some(6.0));
     assert_eq!(ratio(&measured, "memory: open, one thread, beside age"), Some(10.0));
     assert_eq!(ratio(&measured, "file: seal, one thread, beside a plain copy"), Some(0.5));
-    assert_eq!(measured.ratios.len(), 3);
+    assert_eq!(measured.ratios.len(), 5);
 }
 
 #[test]
 fn a_text_that_no_reader_knows_leaves_nothing() {
-    let readers: [text::Reader; 8] = [
+    let readers: [text::Reader; 9] = [
         text::limits,
         text::ratios,
         text::mixes,
+        text::ranges,
         text::tiny_pieces,
         text::growth,
         text::rooms,
