@@ -137,8 +137,7 @@ fn check(address: &str) -> Result<(), StoreError> {
     let host = rest.split('/').next().unwrap_or_default();
     // `http:///host` is read as `http://host` by some.
     if host.is_empty() && !name.eq_ignore_ascii_case("file") {
-        let why =
-            format!("nothing follows its two slashes where a bucket or a host belongs; {FORMS}");
+        let why = format!("no bucket or host follows its two slashes; {FORMS}");
         return Err(refused(address, why));
     }
     if host.contains('@') || rest.contains('?') || rest.contains('#') {
