@@ -183,7 +183,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", hide = true)]
     pub(crate) size: ByteLen,
     /// Also write a snapshot to this file, taken while the altered shard is there: for `vram view`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = choice::local())]
     pub(crate) snapshot: Option<PathBuf>,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]
@@ -221,7 +221,7 @@ pub(crate) struct SealArgs {
     #[command(flatten)]
     pub(crate) bound: BoundArgs,
     /// Where to write the image; `-` is standard output. An existing file is replaced, in one step.
-    #[arg(short, long, value_name = "IMAGE")]
+    #[arg(short, long, value_name = "IMAGE", value_parser = choice::local())]
     pub(crate) output: PathBuf,
     /// Replace also a file that looks like a key: 64 hexadecimal digits, or 32, 64 or 65 bytes
     /// without access for other users.
@@ -280,7 +280,7 @@ pub(crate) struct UnsealArgs {
     pub(crate) expect: ExpectArgs,
     /// Where to write the content, readable only by you; `-` is standard output. An existing file
     /// is replaced.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = choice::local())]
     pub(crate) output: PathBuf,
     /// Replace also a file that looks like a key: 64 hexadecimal digits, or 32, 64 or 65 bytes
     /// without access for other users.
@@ -328,7 +328,7 @@ pub(crate) struct InspectArgs {
 #[derive(Args, Debug)]
 pub(crate) struct KeygenArgs {
     /// Where to write the key. An existing file is never overwritten.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = choice::local())]
     pub(crate) output: PathBuf,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]

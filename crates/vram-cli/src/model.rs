@@ -57,11 +57,16 @@ impl Model {
         options: &ModelOptions,
         refused: fn(ModelError) -> Failure,
     ) -> Result<Self, Failure> {
-        let opened = ModelFiles::open_set(set, options).map_err(|error| match error {
-            ModelFilesError::Model(ModelError::Plan(error)) => no_plan(set, None, &error),
-            ModelFilesError::Model(error) => refused(error),
-            other => Failure::input(other.to_string()),
-        })?;
+        Self::of(set, opened(set, options, refused)?)
+    }
+
+    /// As [`open`](Self::open), and reads the files past the page cache.
+    pub(crate) fn open_direct(set: &ModelSet, options: &ModelOptions) -> Result<Self, Failure> {
+        let direct = opened(set, options, Failure::from)?.direct();
+        Self::of(set, direct.map_err(|error| Failure::input(error.to_string()))?)
+    }
+
+    fn of(set: &ModelSet, opened: ModelFiles) -> Result<Self, Failure> {
         if let Some(odd) = set.odd_size(opened.plan().total()) {
             note(odd);
         }
@@ -78,15 +83,6 @@ impl Model {
             source,
         });
         Ok(Self { id, files: files.collect(), plan })
-    }
-
-    /// Reads the files past the page cache from now on.
-    pub(crate) fn direct(mut self) -> Result<Self, Failure> {
-        for file in &mut self.files {
-            let direct = file.source.clone().direct();
-            file.source = direct.map_err(|error| Failure::input(error.to_string()))?;
-        }
-        Ok(self)
     }
 
     /// Says on standard error that there is nothing in the files, if that is so.
@@ -109,6 +105,19 @@ impl Model {
     pub(crate) fn source(&self, proven: bool) -> Files<'_> {
         Files { files: &self.files, proven }
     }
+}
+
+/// The files of a set, opened.
+fn opened(
+    set: &ModelSet,
+    options: &ModelOptions,
+    refused: fn(ModelError) -> Failure,
+) -> Result<ModelFiles, Failure> {
+    ModelFiles::open_set(set, options).map_err(|error| match error {
+        ModelFilesError::Model(ModelError::Plan(error)) => no_plan(set, None, &error),
+        ModelFilesError::Model(error) => refused(error),
+        other => Failure::input(other.to_string()),
+    })
 }
 
 /// The failure for tensors that make up no plan: they are too large, or are there twice.

@@ -4,6 +4,7 @@
 //! With `--json` the result is one object, and so is a failure. It goes to standard output; where
 //! that carries the content of a file (`-o -`), it is the last line of standard error.
 
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -146,11 +147,11 @@ impl Output {
         let failed = |error| Failure::input(format!("cannot print the result as JSON: {error}"));
         if json.stdout_is_taken {
             let text = serde_json::to_string(&document).map_err(failed)?;
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", json_text(&text));
             return Ok(());
         }
         let text = serde_json::to_string_pretty(&document).map_err(failed)?;
-        self.print(&[&text, "\n"].concat())
+        self.print(&[&*json_text(&text), "\n"].concat())
     }
 
     fn print(&mut self, text: &str) -> Result<(), Failure> {
@@ -197,6 +198,27 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// JSON for a terminal as well: what [`printable`] escapes is written as `\uXXXX`, which means the same. All of it
+/// is in strings, but for line breaks, of which none is.
+fn json_text(json: &str) -> Cow<'_, str> {
+    let is_shown = |character| character == '\n' || is_plain(character);
+    if json.chars().all(is_shown) {
+        return Cow::Borrowed(json);
+    }
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_shown(character) {
+            shown.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a `String` cannot fail.
+                let _ = fmt::Write::write_fmt(&mut shown, format_args!("\\u{unit:04x}"));
+            }
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// The name of this program's own lines in the log, beside those of the library.
 pub(crate) const LOG_TARGET: &str = "vram_cli";
 
@@ -227,5 +249,23 @@ pub(crate) fn note(text: impl AsRef<str>) {
         tracing::info!(target: LOG_TARGET, "{text}");
     } else {
         let _ = writeln!(io::stderr().lock(), "vram: {text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_no_character_that_a_terminal_acts_on_and_means_the_same() {
+        for name in ["plain ä 模", "a\u{202e}b", "\u{7f}\u{9b}[2J\u{200b}", "\u{e0041}\n\u{1b}\"\\"]
+        {
+            let json = serde_json::to_string_pretty(&[name]).unwrap();
+            let shown = json_text(&json);
+            assert!(shown.chars().all(|one| one == '\n' || is_plain(one)), "{shown}");
+            assert_eq!(serde_json::from_str::<[String; 1]>(&shown).unwrap(), [name], "{shown}");
+        }
+        assert_eq!(json_text("\"\u{202e}\u{e0041}\""), "\"\\u202e\\udb40\\udc41\"");
+        assert!(matches!(json_text("[\n  \"ä\"\n]"), Cow::Borrowed(_)));
     }
 }

@@ -246,11 +246,15 @@ pub enum StoreError {
     },
     /// The time for the whole call is over.
     #[error(
-        "not finished within {within:?}; what was fetched into a folder is kept for the next try"
+        "not finished within {within:?}{}{}; what was fetched into a folder is kept for the next try",
+        if sources.is_empty() { "" } else { ": " },
+        List(sources)
     )]
     Deadline {
         /// The time that the call had.
         within: Duration,
+        /// What came of each source until then, in the order in which they are asked.
+        sources: Vec<Cause>,
     },
     /// The caller asked to stop.
     #[error("cancelled")]

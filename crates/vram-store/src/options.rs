@@ -18,9 +18,13 @@ pub(crate) use threads::{Started, on_files, within};
 use crate::error::{Lie, StoreError};
 use crate::manifest::ManifestError;
 use crate::naming::id::{ImageId, ManifestId};
+use crate::store::Places;
 
 /// How often a waiting call looks at its deadline and its token.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How long nothing comes of a source before it is told that it is waited for.
+const SILENT: Duration = Duration::from_secs(3);
 
 /// What happened during a call.
 #[derive(Clone, Debug)]
@@ -104,6 +108,20 @@ pub enum StoreEvent {
         /// The key of the mark.
         mark: Arc<str>,
     },
+    /// A folder on the way to manifests is a link: what lies behind it is read, and never written or deleted.
+    FollowsLink {
+        /// The store.
+        store: Arc<str>,
+        /// The key of the link.
+        link: Arc<str>,
+    },
+    /// Nothing has come of a source for some seconds: told once of each in a call.
+    Waits {
+        /// The source.
+        source: Arc<str>,
+        /// How long nothing came.
+        silent: Duration,
+    },
     /// A multipart upload failed, and could not be aborted: its parts may be stored, and billed.
     NotAborted {
         /// The key of the object.
@@ -130,6 +148,7 @@ pub struct StoreOptions<'a> {
     cancel: Option<CancelToken>,
     on_event: Option<Mutex<OnEvent<'a>>>,
     read_present: Option<bool>,
+    places: Places,
 }
 
 /// What the tasks of a call need of its options.
@@ -160,7 +179,8 @@ impl<'a> StoreOptions<'a> {
             stall: Duration::from_secs(10),
             backoff: Duration::from_millis(100),
         };
-        Self { limits, deadline: None, cancel: None, on_event: None, read_present: None }
+        let places = Places::default();
+        Self { limits, deadline: None, cancel: None, on_event: None, read_present: None, places }
     }
 
     /// Sets the bytes of one range, at least 64 KiB: a call holds so many times
@@ -258,9 +278,18 @@ impl<'a> StoreOptions<'a> {
             return Err(StoreError::Cancelled);
         }
         match self.deadline {
-            Some((at, within)) if Instant::now() >= at => Err(StoreError::Deadline { within }),
+            Some((at, within)) if Instant::now() >= at => {
+                let began = at.checked_sub(within).unwrap_or(at);
+                let sources = self.places.at_deadline(began, within);
+                Err(StoreError::Deadline { within, sources })
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Notes a place that the call may ask: an error at the deadline names it.
+    pub(crate) const fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The token, for a call of another crate.
@@ -287,8 +316,14 @@ impl<'a> StoreOptions<'a> {
 
     /// Waits for a task that was started before.
     pub(crate) fn join<T>(&self, started: &mut Started<T>) -> Result<T, StoreError> {
+        let began = Instant::now();
         loop {
             self.go_on()?;
+            if began.elapsed() >= SILENT
+                && let Some((source, silent)) = self.places.silent_for(SILENT)
+            {
+                self.tell(&StoreEvent::Waits { source, silent });
+            }
             match started.answer_within(TICK) {
                 Ok(value) => return Ok(value),
                 Err(RecvTimeoutError::Timeout) => {}

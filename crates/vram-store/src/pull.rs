@@ -335,7 +335,7 @@ impl<'a> Pull<'a> {
     ) -> Option<vram_files::WholeFile> {
         let cache = self.cache?;
         // It comes from the cache.
-        if read.sources.next(None) == Some(0) && cache.may_have(&shard.image, shard.image_len) {
+        if read.sources.next() == Some(0) && cache.may_have(&shard.image, shard.image_len) {
             return None;
         }
         if let Err(error) = self.room_for(cache, &[shard]) {

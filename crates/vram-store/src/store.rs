@@ -7,6 +7,9 @@ mod folder;
 mod links;
 mod list;
 mod place;
+mod record;
+#[cfg(feature = "cloud")]
+mod redirects;
 mod write;
 
 use core::fmt;
@@ -24,11 +27,12 @@ use crate::error::StoreError;
 use crate::options::{StoreOptions, on_files, within};
 
 use address::Place;
-pub(crate) use address::{mistyped, redact};
-pub(crate) use folder::{CACHE_MARK, is_absent, is_cache, is_there, make_folder, unlink};
-pub(crate) use links::{delete, is_apart};
+pub(crate) use address::{caused, mistyped, redact};
+pub(crate) use folder::{CACHE_MARK, is_absent, is_cache, is_there, make_folder};
+pub(crate) use links::{begin, delete, is_apart};
 pub(crate) use list::Object;
 pub(crate) use place::{is_among, overlap};
+pub(crate) use record::{Asking, Places, Record};
 
 /// How long the file system may take to find a folder, when it is opened as a store.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +43,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// Whether a stall is not tried again, since another source is left.
+    hasty: bool,
 }
 
 struct Inner {
@@ -50,6 +56,7 @@ struct Inner {
     root: String,
     /// The folder, if it is one of this machine.
     folder: Option<PathBuf>,
+    record: Arc<Record>,
 }
 
 impl Store {
@@ -148,7 +155,10 @@ impl Store {
     /// contain no credential.
     #[must_use]
     pub fn over(name: &str, objects: Arc<dyn ObjectStore>) -> Self {
-        Self::new(name, objects, None, "", None)
+        let (name, root, record) = (Arc::from(name), String::new(), Arc::default());
+        // The name is the caller's: two places may have one.
+        let inner = Inner { name, objects, past_caches: None, root, folder: None, record };
+        Self { inner: Arc::new(inner), hasty: false }
     }
 
     fn new(
@@ -160,7 +170,34 @@ impl Store {
     ) -> Self {
         let root = root.trim_matches('/').to_owned();
         let name = Arc::from(name);
-        Self { inner: Arc::new(Inner { name, objects, past_caches, root, folder }) }
+        let record = Record::of(&name);
+        let inner = Inner { name, objects, past_caches, root, folder, record };
+        Self { inner: Arc::new(inner), hasty: false }
+    }
+
+    /// The same store, where a stall is not tried again: for a caller with another source.
+    pub(crate) fn hasty(&self) -> Self {
+        Self { hasty: true, ..self.clone() }
+    }
+
+    pub(crate) const fn is_hasty(&self) -> bool {
+        self.hasty
+    }
+
+    /// What was heard of the place.
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.inner.record
+    }
+
+    /// Notes that a call may ask it: an error at the deadline says what came of it.
+    pub(crate) fn may_be_asked(&self, options: &StoreOptions<'_>) {
+        options.places().note(self.name(), self.record());
+    }
+
+    /// Begins a request of a call.
+    pub(crate) fn asking(&self, options: &StoreOptions<'_>) -> Asking {
+        self.may_be_asked(options);
+        self.record().ask()
     }
 
     /// The store's name in errors and events: its address without credentials.
@@ -203,7 +240,7 @@ impl Store {
             is_there(&root)?;
             Ok(fs::symlink_metadata(root.join("v1")).is_ok())
         };
-        let found = briefly(options, look)?;
+        let found = self.briefly(options, look)?;
         found.map_err(|error| self.failed("look into it".to_owned(), &error))
     }
 
@@ -216,7 +253,7 @@ impl Store {
         let action = || format!("look for {key}");
         let object = |len, modified| Object::new(key.to_owned(), len, modified);
         if let Some(path) = self.path_of(key) {
-            let found = briefly(options, move || folder::look(&path))?;
+            let found = self.briefly(options, move || folder::look(&path))?;
             let found = found.map_err(|error| self.failed(action(), &error))?;
             return Ok(found.map(|(len, modified)| object(len, modified)));
         }
@@ -230,14 +267,9 @@ impl Store {
         key: &str,
         options: &StoreOptions<'_>,
     ) -> Result<Option<ObjectMeta>, StoreError> {
-        let action = || format!("look for {key}");
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
-        let found = patient(options, async move { objects.head(&name).await })?;
-        match found.map_err(|stalled| self.failed(action(), &stalled))? {
-            Ok(meta) => Ok(Some(meta)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.failed(action(), &error)),
-        }
+        let head = async move { objects.head(&name).await };
+        self.request(options, head, || format!("look for {key}"))
     }
 
     /// Makes objects of a folder young, where they are there and may be touched. In a bucket nothing is
@@ -255,7 +287,7 @@ impl Store {
             }
             Ok(())
         };
-        let _not_ours_to_touch = briefly(options, touch)?;
+        let _not_ours_to_touch = self.briefly(options, touch)?;
         Ok(())
     }
 
@@ -272,7 +304,7 @@ impl Store {
                 None => is_there(&root).map(|()| None),
                 found => Ok(found),
             };
-            let found = briefly(options, find)?;
+            let found = self.briefly(options, find)?;
             return found.map_err(|error| self.failed(action(), &error));
         }
         Ok(self.head(key, options)?.map(|meta| meta.size))
@@ -283,15 +315,62 @@ impl Store {
         let action = || format!("delete {key}");
         if let Some(root) = self.path_of("") {
             let name = key.to_owned();
-            let gone = briefly(options, move || delete(&root, &name))?;
+            let gone = self.briefly(options, move || delete(&root, &name))?;
             return gone.map_err(|error| self.failed(action(), &error));
         }
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
-        let gone = patient(options, async move { objects.delete(&name).await })?;
-        match gone.map_err(|stalled| self.failed(action(), &stalled))? {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.failed(action(), &error)),
+        self.request(options, async move { objects.delete(&name).await }, action).map(|_gone| ())
+    }
+
+    /// A request that has one short answer; `None` if the object is not there.
+    fn request<T: Send + 'static>(
+        &self,
+        options: &StoreOptions<'_>,
+        request: impl Future<Output = object_store::Result<T>> + Send + 'static,
+        action: impl Fn() -> String,
+    ) -> Result<Option<T>, StoreError> {
+        let patience = options.limits.stall;
+        match self.answer_within(patience, options, request, &action)? {
+            Ok(answer) => Ok(Some(answer)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(action(), &caused(&error))),
         }
+    }
+
+    /// Waits for the answer to a request, which is noted.
+    pub(crate) fn answer_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        options: &StoreOptions<'_>,
+        request: impl Future<Output = object_store::Result<T>> + Send + 'static,
+        action: impl Fn() -> String,
+    ) -> Result<object_store::Result<T>, StoreError> {
+        let asking = self.asking(options);
+        let answer = options.wait_within(patience, request)?.map_err(|_elapsed| {
+            let why = stalled(patience);
+            asking.stalled(&why);
+            self.failed(action(), &why)
+        })?;
+        asking.answered(
+            &answer.as_ref().map_or_else(|error| caused(error), |_| "it answered".into()),
+        );
+        Ok(answer)
+    }
+
+    /// A short call on files of a folder.
+    fn briefly<T: Send + 'static>(
+        &self,
+        options: &StoreOptions<'_>,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<io::Result<T>, StoreError> {
+        let asking = self.asking(options);
+        let answer = options.wait(on_files(Some(options.limits.stall), work))?;
+        if let Err(error) = answer.as_ref()
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            asking.stalled(&error.to_string());
+        }
+        Ok(answer)
     }
 
     pub(crate) fn failed(&self, action: String, error: &dyn fmt::Display) -> StoreError {
@@ -303,23 +382,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.inner.name)
     }
-}
-
-/// A short call on files.
-fn briefly<T: Send + 'static>(
-    options: &StoreOptions<'_>,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<io::Result<T>, StoreError> {
-    options.wait(on_files(Some(options.limits.stall), work))
-}
-
-/// A request that has one short answer. The inner error: none came in time.
-fn patient<T: Send + 'static>(
-    options: &StoreOptions<'_>,
-    request: impl Future<Output = T> + Send + 'static,
-) -> Result<Result<T, String>, StoreError> {
-    let stall = options.limits.stall;
-    Ok(options.wait_within(stall, request)?.map_err(|_elapsed| stalled(stall)))
 }
 
 /// What is said of a source that gives no answer.

@@ -1,6 +1,9 @@
 //! What is chosen of a few values: mode, scope, cipher, segment size.
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
 
 /// Encrypted or authenticated.
@@ -74,6 +77,21 @@ impl From<Cipher> for Suite {
 pub(super) fn segment_size(text: &str) -> Result<SegmentSize, String> {
     let len: ByteLen = text.parse().map_err(|error| format!("{error}"))?;
     SegmentSize::from_bytes(len).map_err(|error| error.to_string())
+}
+
+/// A path to write to: not an address, which would become a folder of an odd name.
+pub(crate) fn local() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        let scheme = path.to_str().and_then(|text| text.split_once("://")).map(|(scheme, _)| scheme);
+        let letter = |one: u8| one.is_ascii_alphanumeric() || matches!(one, b'+' | b'-' | b'.');
+        match scheme {
+            Some(scheme) if !scheme.is_empty() && scheme.bytes().all(letter) => Err(
+                "it is an address, and this is written on this machine alone: give a path; `vram push \
+                 --store` writes to a store; a path of such a name is given as ./NAME",
+            ),
+            _ => Ok(path),
+        }
+    })
 }
 
 #[cfg(test)]

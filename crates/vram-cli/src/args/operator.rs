@@ -8,6 +8,8 @@ use clap_complete::Shell;
 use vram_residency::ByteLen;
 use vram_residency::device::DeviceSpec;
 
+use super::choice;
+
 /// `vram view`.
 #[derive(Args, Debug)]
 pub(crate) struct ViewArgs {
@@ -16,7 +18,7 @@ pub(crate) struct ViewArgs {
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) snapshot: PathBuf,
     /// Where to write the page; `-` is standard output. An existing file is replaced, in one step.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = choice::local())]
     pub(crate) output: PathBuf,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]
@@ -82,7 +84,7 @@ pub(crate) struct CompletionsArgs {
 pub(crate) struct ManArgs {
     /// The folder for the pages, such as /usr/local/share/man/man1; it is made if there is none. Pages
     /// that are there are replaced.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = choice::local())]
     pub(crate) out: PathBuf,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]

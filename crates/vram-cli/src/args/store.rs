@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use vram_residency::ByteLen;
 use vram_store::{ManifestId, Revision};
 
-use super::{KeyArgs, key};
+use super::{KeyArgs, choice, key};
 
 /// What reading a store takes besides its address.
 #[derive(Args, Debug)]
@@ -112,7 +112,7 @@ pub(crate) struct PullArgs {
     pub(crate) context: Option<String>,
     /// Where to write the images, as 00000.vseal and so on. Images that are there are verified; other
     /// files of such a name are left as they are, and the command fails.
-    #[arg(short, long, value_name = "FOLDER", required_unless_present = "cache")]
+    #[arg(short, long, value_name = "FOLDER", required_unless_present = "cache", value_parser = choice::local())]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,

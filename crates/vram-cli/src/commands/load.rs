@@ -94,8 +94,8 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     let token = interrupt::token()?;
     let given = keys::load_if_named(&args.key)?;
     load_images::refuse_written_inputs(args, set.files(), given.as_ref())?;
-    let model = Model::open(&set, &options)?;
-    let model = if args.direct { model.direct()? } else { model };
+    let open = if args.direct { Model::open_direct } else { Model::open };
+    let model = open(&set, &options)?;
     model.tell_if_empty();
     let key = match given {
         Some(given) => given.key,

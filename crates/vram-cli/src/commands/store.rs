@@ -7,6 +7,7 @@ mod push;
 mod upkeep;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -57,6 +58,17 @@ struct Told {
     dropped: u64,
     retried: u64,
     present: u64,
+    /// What people were told, and need not be told by each call of a command.
+    once: BTreeSet<String>,
+}
+
+impl Told {
+    fn note_once(&mut self, text: String) {
+        if !self.once.contains(&text) {
+            note(&text);
+            self.once.insert(text);
+        }
+    }
 }
 
 /// A source that gave wrong bytes.
@@ -142,6 +154,12 @@ impl Telling {
             StoreEvent::NotAborted { key } => note(format!(
                 "an upload of {key} could not be aborted: its parts may be stored, and billed"
             )),
+            StoreEvent::FollowsLink { store, link } => told.note_once(format!(
+                "{store}: {link} is a link to a folder: what lies there is read, and never written or deleted"
+            )),
+            StoreEvent::Waits { source, .. } => {
+                told.note_once(format!("{source}: no answer yet; it is waited for"));
+            }
             StoreEvent::Retried { .. } => told.retried = told.retried.saturating_add(1),
             StoreEvent::Present { .. } => told.present = told.present.saturating_add(1),
             _ => {}

@@ -77,7 +77,14 @@ impl From<StoreError> for Failure {
                 "check its address, that it is mounted or reachable, and the credentials in the \
                      environment",
             ),
-            StoreError::Deadline { .. } => input("deadline", "run it again: it goes on"),
+            StoreError::Deadline { sources, .. } if sources.len() > 1 => input(
+                "deadline",
+                "leave out a --mirror that does not answer, or give a longer --deadline; then run it again: it \
+                 goes on",
+            ),
+            StoreError::Deadline { .. } => {
+                input("deadline", "run it again, with a longer --deadline: it goes on")
+            }
             StoreError::InTheWay { path, .. } => {
                 let path = path.display().to_string();
                 input(

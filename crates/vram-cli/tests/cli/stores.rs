@@ -503,3 +503,57 @@ fn the_demonstration_tells_every_step_in_a_table() {
     }
     assert!(bench.names().is_empty(), "{:?}", bench.names());
 }
+
+/// Names in a store are of anybody: in JSON they mean themselves, and no terminal acts on them.
+#[test]
+fn a_name_in_a_store_is_no_order_to_a_terminal() {
+    let bench = bench(1000);
+    bench.run(words(PUSH)).expect_code(0);
+    let name = "a\u{202e}b\u{9b}2J\u{7f}";
+    fs::write(bench.path("store/v1/images").join(name), b"").unwrap();
+    let json = bench.run(["store", "gc", "store", "--json"]).expect_code(0).stdout;
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(found["strange"][0], format!("v1/images/{name}"));
+    let text = bench.run(["store", "gc", "store"]).expect_code(0).stdout;
+    for shown in [json, text] {
+        assert!(!shown.contains(['\u{202e}', '\u{9b}', '\u{7f}']), "{shown:?}");
+        assert!(shown.contains("v1/images/a\\u"), "{shown:?}");
+    }
+}
+
+#[test]
+fn a_link_to_a_folder_of_manifests_is_named_once() {
+    let bench = bench(1000);
+    bench.run(words(PUSH)).expect_code(0);
+    fs::rename(bench.path("store/v1/models"), bench.path("models")).unwrap();
+    std::os::unix::fs::symlink(bench.path("models"), bench.path("store/v1/models")).unwrap();
+    for line in ["store ls store", "store verify store --keyless", "store gc store --delete"] {
+        let ran = bench.run(words(line)).expect_code(0);
+        let named = ran.stderr.matches("v1/models is a link to a folder").count();
+        assert_eq!(named, 1, "{line}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_output_is_no_address() {
+    let bench = bench(1000);
+    bench.run(words(PUSH)).expect_code(0);
+    for line in [
+        "pull m@1 --store store --key-file key -o s3://bucket/x",
+        "seal one --key-file key --model-id m -o https://host/x",
+        "unseal one --key-file key --any-model -o file:///x",
+        "keygen -o gs://bucket/key",
+        "view one -o s3://bucket/page",
+        "man --out s3://bucket/man",
+        "demo --snapshot s3://bucket/x",
+    ] {
+        let refused = bench.run(words(line)).expect_code(2).stderr;
+        assert!(
+            refused.contains("it is an address") && refused.contains("give a path"),
+            "{refused}"
+        );
+    }
+    for made in ["s3:", "https:", "file:", "gs:"] {
+        assert!(!bench.path(made).exists(), "{made}");
+    }
+}

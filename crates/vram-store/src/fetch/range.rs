@@ -21,7 +21,7 @@ use vram_files::regular_file;
 
 use super::Body;
 use crate::options::{Limits, on_files};
-use crate::store::{Store, is_absent, is_there, redact, stalled};
+use crate::store::{Asking, Store, caused, is_absent, is_there, stalled};
 
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -39,6 +39,8 @@ pub(crate) enum Answer {
     Refused(String),
     /// It failed, and may succeed later.
     Failed(String),
+    /// Nothing came of it in time, or too little.
+    Stalled(String),
 }
 
 impl fmt::Display for Answer {
@@ -49,7 +51,30 @@ impl fmt::Display for Answer {
                 write!(f, "it has {found} bytes, and {expected} were expected")
             }
             Self::Absent => f.write_str("it is not there"),
-            Self::Refused(why) | Self::Failed(why) => f.write_str(why),
+            Self::Refused(why) | Self::Failed(why) | Self::Stalled(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Asks until the answer is one that stays, as often as allowed.
+///
+/// # Arguments
+///
+/// * `hasty`: another source is left, so that a stall is not tried again.
+pub(crate) async fn tried<F: Future<Output = Answer>>(
+    limits: &Limits,
+    hasty: bool,
+    ask: impl Fn() -> F,
+) -> Answer {
+    let mut attempt = 1_u32;
+    loop {
+        match ask().await {
+            answer @ Answer::Stalled(_) if hasty => return answer,
+            Answer::Failed(_) | Answer::Stalled(_) if attempt < limits.attempts => {
+                tokio::time::sleep(pause(attempt, limits.backoff)).await;
+                attempt = attempt.saturating_add(1);
+            }
+            answer => return answer,
         }
     }
 }
@@ -131,6 +156,29 @@ async fn get(
     stall: Duration,
     len_max: u64,
 ) -> Result<(u64, Body), Stopped> {
+    let asking = store.record().ask();
+    let got = get_watched(store, key, range, past_caches, stall, len_max, &asking).await;
+    match &got {
+        Ok(_) => asking.answered("it answered"),
+        Err(Stopped::Answered(Answer::Stalled(why)) | Stopped::Broken(Answer::Stalled(why))) => {
+            asking.stalled(why);
+        }
+        Err(Stopped::Answered(answer) | Stopped::Broken(answer)) => {
+            asking.answered(&answer.to_string());
+        }
+    }
+    got
+}
+
+async fn get_watched(
+    store: &Store,
+    key: &str,
+    range: Option<Range<u64>>,
+    past_caches: bool,
+    stall: Duration,
+    len_max: u64,
+    asking: &Asking,
+) -> Result<(u64, Body), Stopped> {
     if let Some(path) = store.path_of(key) {
         let mut read = get_file(path, range, stall, len_max).await;
         if let (Err(Answer::Absent), Some(root)) = (&read, store.path_of("")) {
@@ -141,7 +189,7 @@ async fn get(
         }
         return read.map_err(Stopped::Broken);
     }
-    let failed = |_elapsed| Stopped::Broken(Answer::Failed(stalled(stall)));
+    let failed = |_elapsed| Stopped::Broken(Answer::Stalled(stalled(stall)));
     let whole = range.is_none();
     let options = GetOptions::new().with_range(range.map(GetRange::Bounded));
     let (objects, name) = (store.objects(past_caches), store.key(key));
@@ -174,7 +222,7 @@ async fn get(
         let piece = tokio::time::timeout(left, stream.next()).await;
         let slow = |_elapsed| {
             let why = format!("fewer than {} KiB within {stall:?}", PACE >> 10);
-            Stopped::Broken(Answer::Failed(why))
+            Stopped::Broken(Answer::Stalled(why))
         };
         let Some(piece) = piece.map_err(slow)? else { break };
         let piece = piece.map_err(|error| Stopped::Broken(judge(&error)))?;
@@ -184,6 +232,7 @@ async fn get(
             return Err(Stopped::Broken(Answer::Length { expected: room, found }));
         }
         bytes.push(piece);
+        asking.heard();
         if bytes.len() >= enough {
             (since, enough) = (Instant::now(), bytes.len().saturating_add(PACE));
         }
@@ -247,9 +296,9 @@ fn judge(error: &object_store::Error) -> Answer {
     match error {
         object_store::Error::NotFound { .. } => Answer::Absent,
         object_store::Error::Generic { .. } | object_store::Error::JoinError { .. } => {
-            Answer::Failed(redact(error))
+            Answer::Failed(caused(error))
         }
-        _ => Answer::Refused(redact(error)),
+        _ => Answer::Refused(caused(error)),
     }
 }
 
@@ -257,6 +306,7 @@ fn judge(error: &object_store::Error) -> Answer {
 fn judge_file(error: &io::Error) -> Answer {
     match error.kind() {
         _ if is_absent(error) => Answer::Absent,
+        ErrorKind::TimedOut => Answer::Stalled(error.to_string()),
         // It is no regular file, or may not be read.
         ErrorKind::InvalidInput | ErrorKind::PermissionDenied => Answer::Refused(error.to_string()),
         _ => Answer::Failed(error.to_string()),

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::range::pause;
-use super::{Answer, Body, read_range};
+use super::{Answer, Body, read_range, read_whole};
 use crate::error::{Cause, Lie, Part};
 use crate::manifest::short;
 use crate::naming::id::ImageId;
@@ -30,6 +30,8 @@ struct State {
     cache: bool,
     /// Not asked any more for this image.
     out: AtomicBool,
+    /// Asked when all others are out: it stalled, for this image or lately.
+    late: AtomicBool,
     /// Asked past its caches from now on: it gave wrong bytes once.
     past_caches: AtomicBool,
     /// Shared by all images of a call: a source that lied is out for all of them.
@@ -80,11 +82,15 @@ impl Sources {
         sources: &[CallSource],
         options: &StoreOptions<'_>,
     ) -> Arc<Self> {
+        for source in sources {
+            source.store.may_be_asked(options);
+        }
         let state = |source: &CallSource| State {
             store: source.store.clone(),
             key: key.to_owned(),
             cache: source.cache,
             out: AtomicBool::new(source.lied.load(Ordering::Relaxed)),
+            late: AtomicBool::new(source.store.record().is_late()),
             past_caches: AtomicBool::new(false),
             lied: if source.cache { Arc::default() } else { Arc::clone(&source.lied) },
             lacks: Arc::clone(&source.lacks),
@@ -99,12 +105,14 @@ impl Sources {
         })
     }
 
-    /// The next source after `after` that is not out.
-    pub(crate) fn next(&self, after: Option<usize>) -> Option<usize> {
-        let first = after.map_or(0, |at| at.saturating_add(1));
-        let in_use =
-            |at: &usize| self.list.get(*at).is_some_and(|state| !state.out.load(Ordering::Relaxed));
-        (first..self.list.len()).find(in_use)
+    /// The next source to ask: the first that is not out, those that stalled last.
+    pub(crate) fn next(&self) -> Option<usize> {
+        let in_use = |late| {
+            self.list.iter().position(|state| {
+                !state.out.load(Ordering::Relaxed) && (late || !state.late.load(Ordering::Relaxed))
+            })
+        };
+        in_use(false).or_else(|| in_use(true))
     }
 
     /// The store of a source.
@@ -233,41 +241,66 @@ impl Sources {
         }
     }
 
-    /// A range from one source, tried as often as allowed. `None` if that source is out now.
+    /// A range from one source. `None` if that source is out now, or asked last.
     pub(crate) async fn range_of(
         &self,
         source: usize,
         range: Range<u64>,
         object_len: u64,
     ) -> Option<Fetched> {
-        let state = self.list.get(source)?;
+        let fetched = self.tried(source, &Asked::Range { range, object_len }).await;
+        fetched.map_err(|cause| cause.map(|cause| self.give_up(source, cause))).ok()
+    }
+
+    /// The digests of the image's parts from one source: an object of `len` bytes. `None` if that source is out
+    /// now, or asked last.
+    pub(crate) async fn parts_of(&self, source: usize, key: &str, len: u64) -> Option<Fetched> {
+        match self.tried(source, &Asked::Parts { key, len }).await {
+            Ok(fetched) => return Some(fetched),
+            Err(Some(Cause::Absent { .. })) => self.lacks_parts(source),
+            Err(Some(cause)) => self.give_up(source, cause),
+            Err(None) => {}
+        }
+        None
+    }
+
+    /// Asks one source, as often as allowed. The error: why it is to be left out, if it is not yet.
+    async fn tried(&self, source: usize, asked: &Asked<'_>) -> Result<Fetched, Option<Cause>> {
+        let state = self.list.get(source).ok_or(None)?;
         let name = || Arc::clone(state.store.name());
+        let was_late = state.late.load(Ordering::Relaxed);
         let mut attempt = 1_u32;
-        let cause = loop {
+        loop {
             if state.out.load(Ordering::Relaxed) {
-                return None;
+                return Err(None);
             }
             let past_caches = state.past_caches.load(Ordering::Relaxed);
-            let limits = &self.limits;
-            let asked = range.clone();
-            let answer =
-                read_range(&state.store, &state.key, asked, object_len, past_caches, limits);
-            let why = match answer.await {
-                Answer::Bytes(bytes) => return Some(Fetched { bytes, source, past_caches }),
-                Answer::Absent => break Cause::Absent { source: name() },
-                Answer::Refused(why) => break Cause::Failed { source: name(), why },
+            let why = match asked.of(state, past_caches, &self.limits).await {
+                Answer::Bytes(bytes) => return Ok(Fetched { bytes, source, past_caches }),
+                Answer::Absent => return Err(Some(Cause::Absent { source: name() })),
+                Answer::Refused(why) => return Err(Some(Cause::Failed { source: name(), why })),
                 Answer::Length { expected, found } => {
                     if state.past_caches.swap(true, Ordering::Relaxed) && past_caches {
                         let part = Part::Length { expected, found };
                         let lie = self.lie(source, part);
                         state.lied.store(true, Ordering::Relaxed);
-                        break Cause::Lied(lie);
+                        return Err(Some(Cause::Lied(lie)));
                     }
                     format!("{found} bytes were found, and {expected} expected")
                 }
-                Answer::Failed(why) => {
-                    if attempt >= self.limits.attempts {
-                        break Cause::Failed { source: name(), why };
+                // Each of its tries costs the time of a stall: others are asked before the next one.
+                Answer::Stalled(why) if !was_late && self.others_left(source) => {
+                    if !state.late.swap(true, Ordering::Relaxed) {
+                        let why = format!("{why}; it is asked last now");
+                        lock(&self.events).push(StoreEvent::GaveUp { source: name(), why });
+                    }
+                    return Err(None);
+                }
+                answer @ (Answer::Failed(_) | Answer::Stalled(_)) => {
+                    let stalled = matches!(answer, Answer::Stalled(_));
+                    let why = answer.to_string();
+                    if attempt >= self.limits.attempts || stalled && self.others_left(source) {
+                        return Err(Some(Cause::Failed { source: name(), why }));
                     }
                     tokio::time::sleep(pause(attempt, self.limits.backoff)).await;
                     attempt = attempt.saturating_add(1);
@@ -275,22 +308,45 @@ impl Sources {
                 }
             };
             lock(&self.events).push(StoreEvent::Retried { source: name(), why });
-        };
-        self.give_up(source, cause);
-        None
+        }
+    }
+
+    /// Whether another source than this one is not out.
+    fn others_left(&self, source: usize) -> bool {
+        let left =
+            |(at, state): (usize, &State)| at != source && !state.out.load(Ordering::Relaxed);
+        self.list.iter().enumerate().any(left)
     }
 
     /// A range from the first source that has it. `None` if all are out.
     pub(crate) async fn fetch(&self, range: Range<u64>, object_len: u64) -> Option<Fetched> {
-        let mut last = None;
-        while let Some(source) = self.next(last) {
+        // One that has none is out by then, or asked last.
+        while let Some(source) = self.next() {
             let fetched = self.range_of(source, range.clone(), object_len).await;
             if fetched.is_some() {
                 return fetched;
             }
-            last = Some(source);
         }
         None
+    }
+}
+
+/// What is asked of a source.
+enum Asked<'a> {
+    Range { range: Range<u64>, object_len: u64 },
+    Parts { key: &'a str, len: u64 },
+}
+
+impl Asked<'_> {
+    async fn of(&self, state: &State, past_caches: bool, limits: &Limits) -> Answer {
+        let store = &state.store;
+        match self {
+            Self::Range { range, object_len } => {
+                let (key, range) = (&state.key, range.clone());
+                read_range(store, key, range, *object_len, past_caches, limits).await
+            }
+            Self::Parts { key, len } => read_whole(store, key, *len, past_caches, limits).await,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vram_seal::KeyRing;
 
 use crate::error::StoreError;
-use crate::fetch::{Answer, pause, read_range, read_whole};
+use crate::fetch::{Answer, read_range, read_whole, tried};
 use crate::manifest::passed::{Origin, first_of, passed_over};
 use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
 use crate::naming::id::ManifestId;
@@ -64,9 +64,8 @@ impl Store {
                 let read = store.unproven(wanted, &id, options)?;
                 read.prove(keys, None).map_err(|why| store.refused(&id, why))
             };
-            let elsewhere = first_of(before, &id, options, proven);
-            match elsewhere.map_or_else(|| proven(self), |found| found.map(|(found, _)| found)) {
-                Ok(trusted) => good.push(trusted),
+            match first_of(before, self, &id, options, proven) {
+                Ok((trusted, _)) => good.push(trusted),
                 Err(error @ (StoreError::Deadline { .. } | StoreError::Cancelled)) => {
                     return Err(error);
                 }
@@ -196,19 +195,11 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<Answer, StoreError> {
         let (store, name, limits) = (self.clone(), key.to_owned(), options.limits);
-        let read = async move {
-            let mut attempt = 1_u32;
-            loop {
-                match read_whole(&store, &name, len_max, past_caches, &limits).await {
-                    Answer::Failed(_) if attempt < limits.attempts => {
-                        tokio::time::sleep(pause(attempt, limits.backoff)).await;
-                        attempt = attempt.saturating_add(1);
-                    }
-                    answer => return answer,
-                }
-            }
-        };
-        options.wait(read)
+        self.may_be_asked(options);
+        options.wait(async move {
+            let read = || read_whole(&store, &name, len_max, past_caches, &limits);
+            tried(&limits, store.is_hasty(), read).await
+        })
     }
 
     pub(crate) fn bad_answer(&self, key: &str, answer: &Answer) -> StoreError {
@@ -225,18 +216,10 @@ impl Store {
         options: &StoreOptions<'_>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let (store, name, limits) = (self.clone(), key.to_owned(), options.limits);
+        self.may_be_asked(options);
         let read = async move {
-            let mut attempt = 1_u32;
-            loop {
-                let asked = range.clone();
-                match read_range(&store, &name, asked, object_len, true, &limits).await {
-                    Answer::Failed(_) if attempt < limits.attempts => {
-                        tokio::time::sleep(pause(attempt, limits.backoff)).await;
-                        attempt = attempt.saturating_add(1);
-                    }
-                    answer => return answer,
-                }
-            }
+            let read = || read_range(&store, &name, range.clone(), object_len, true, &limits);
+            tried(&limits, store.is_hasty(), read).await
         };
         match options.wait(read)? {
             Answer::Bytes(bytes) => Ok(Some(bytes.into_vec())),

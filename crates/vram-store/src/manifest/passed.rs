@@ -1,6 +1,8 @@
 //! What is told of a source whose manifest was not taken.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{ManifestError, Trusted};
 use crate::error::StoreError;
@@ -16,32 +18,54 @@ pub(super) enum Origin {
     Store,
 }
 
-/// A manifest of this digest from the cache or the first mirror that has it; the others are told. `None`:
-/// the store is to be asked.
+/// A manifest of this digest from the cache, the first mirror that has it, or the store; the others are told.
+/// One that stalls, or did lately, is asked once more when all others gave none, with fewer tries than the last.
+///
+/// # Errors
+///
+/// That of the store.
 pub(super) fn first_of(
     before: &[(Origin, &Store)],
+    store: &Store,
     id: &ManifestId,
     options: &StoreOptions<'_>,
     find: impl Fn(&Store) -> Result<Trusted, StoreError>,
-) -> Option<Result<(Trusted, Origin), StoreError>> {
-    for (origin, store) in before.iter().copied() {
-        match find(store) {
-            Ok(found) => return Some(Ok((found, origin))),
+) -> Result<(Trusted, Origin), StoreError> {
+    let all = before.iter().copied().chain([(Origin::Store, store)]);
+    all.clone().for_each(|(_, one)| one.may_be_asked(options));
+    let (late, prompt): (Vec<_>, Vec<_>) = all.partition(|(_, one)| one.record().is_late());
+    let prompt = prompt.into_iter().map(|(origin, one)| (origin, one, false));
+    let late = late.into_iter().map(|(origin, one)| (origin, one, true));
+    let mut queue: VecDeque<_> = prompt.chain(late).collect();
+    let mut of_store = None;
+    while let Some((origin, one, was_late)) = queue.pop_front() {
+        let (began, last) = (Instant::now(), queue.is_empty());
+        let found = if last { find(one) } else { find(&one.hasty()) };
+        let error = match found {
+            Ok(found) => return Ok((found, origin)),
             // Nothing is left of the time, or nobody waits.
             Err(error @ (StoreError::Deadline { .. } | StoreError::Cancelled)) => {
-                return Some(Err(error));
+                return Err(error);
             }
+            Err(error) => error,
+        };
+        match &error {
             // These are the bytes; the caller does not have their key.
-            Err(StoreError::Manifest { store, id, source })
-                if matches!(*source, ManifestError::UnknownKey { .. }) =>
+            StoreError::Manifest { source, .. }
+                if matches!(**source, ManifestError::UnknownKey { .. }) =>
             {
-                return Some(Err(StoreError::Manifest { store, id, source }));
+                return Err(error);
             }
-            Err(StoreError::NotFound { .. }) if origin == Origin::Cache => {}
-            Err(error) => passed_over(store, id, &error, options),
+            _ if !last && !was_late && one.record().stalled_since(began) => {
+                passed_over(one, id, &error, options);
+                queue.push_back((origin, one, true));
+            }
+            _ if origin == Origin::Store => of_store = Some(error),
+            StoreError::NotFound { .. } if origin == Origin::Cache => {}
+            _ => passed_over(one, id, &error, options),
         }
     }
-    None
+    Err(of_store.unwrap_or_else(|| StoreError::config("there is no store to ask")))
 }
 
 /// Tells why a source did not give a manifest, when another one does.

@@ -13,7 +13,8 @@ impl Store {
     /// Finds a manifest, and proves it under the keys, or without any by its pin alone. It is taken from
     /// the cache, the mirrors and this store, in this order. Without a pin, this store alone says which
     /// manifests there are: the others are asked for those that it lists. A source that has a wrong one, or
-    /// cannot be read, is told and passed over. The cache keeps what was found.
+    /// cannot be read, is told and passed over; one that stalls, or did lately, is asked when the others gave
+    /// none. The cache keeps what was found.
     ///
     /// # Errors
     ///
@@ -34,8 +35,7 @@ impl Store {
         let mirrors = mirrors.iter().map(|one| (Origin::Mirror, one));
         let before: Vec<_> = cached.into_iter().chain(mirrors).collect();
         let (found, origin) = match (wanted.pin, keys) {
-            (Some(pin), _) => first_of(&before, pin, options, find)
-                .unwrap_or_else(|| find(self).map(|found| (found, Origin::Store)))?,
+            (Some(pin), _) => first_of(&before, self, pin, options, find)?,
             (None, Some(keys)) => {
                 let found = self.listed_manifest(&before, wanted, keys, options)?;
                 (found, Origin::Store)

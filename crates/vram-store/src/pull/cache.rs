@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use vram_alloc::ByteLen;
-use vram_files::{Inputs, Overwrite, WholeFile, folder};
+use vram_files::{WholeFile, folder};
 use vram_seal::KeyRing;
 
 use mark::{Found, make, usable};
@@ -19,8 +19,10 @@ use crate::manifest::{Trusted, Wanted};
 use crate::naming::id::ImageId;
 use crate::naming::layout::{IMAGES, Named, image_key, manifest_key, parse};
 use crate::options::{StoreOptions, within};
-use crate::store::{PATIENCE, Store, delete, is_apart, make_folder, overlap, unlink};
+use crate::store::{PATIENCE, Store, begin, delete, is_apart, overlap};
 
+/// The modes of its folders and files: what a cache has is its owner's.
+const MODES: (u32, u32) = (0o700, 0o600);
 /// The most manifests of one model that a cache keeps.
 const MANIFESTS_MAX: usize = 16;
 
@@ -223,11 +225,7 @@ impl Cache {
 
     /// Begins a file that becomes an image of the cache when it is published.
     pub(crate) fn begin(&self, image: &ImageId) -> Option<WholeFile> {
-        let path = self.path_of(image);
-        is_apart(&self.folder, &image_key(image)).ok()?;
-        make_folder(path.parent()?, 0o700).ok()?;
-        unlink(&path).ok()?;
-        WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default()).ok()
+        begin(&self.folder, &image_key(image), MODES).ok()
     }
 
     /// Finds a pinned manifest that was kept here, and proves it as one of any other store. Without a pin
@@ -258,11 +256,8 @@ impl Cache {
         let key = manifest_key(&stated.model, stated.revision, manifest.id());
         let path = self.folder.join(&key);
         let keep = || -> io::Result<()> {
-            is_apart(&self.folder, &key)?;
             let models = path.parent().unwrap_or(&self.folder);
-            make_folder(models, 0o700)?;
-            unlink(&path)?;
-            let mut file = WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default())?;
+            let mut file = begin(&self.folder, &key, MODES)?;
             file.write_all(&stated.to_bytes())?;
             file.publish()?;
             forget_oldest(models, MANIFESTS_MAX)

@@ -378,7 +378,7 @@ fn fill(
 /// the key can make; so every source that was used is named.
 fn finish(read: &ImageRead<'_, '_>, proof: &Proof) -> Result<(), StoreError> {
     let Err(part) = proof.finish() else { return Ok(()) };
-    while let Some(source) = read.sources.next(None) {
+    while let Some(source) = read.sources.next() {
         read.sources.lied(source, true, part, read.options);
     }
     debug_assert_eq!(part, Part::Content, "parts have no last check");

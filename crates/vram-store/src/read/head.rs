@@ -7,8 +7,8 @@ use vram_seal::{
 };
 
 use super::{ImageRead, Means};
-use crate::error::{Cause, Part, StoreError};
-use crate::fetch::{Answer, Fetched, read_whole};
+use crate::error::{Part, StoreError};
+use crate::fetch::Fetched;
 use crate::manifest::{ManifestError, Trusted};
 use crate::naming::layout::parts_key;
 use crate::naming::parts::Parts;
@@ -28,7 +28,7 @@ pub(crate) struct Head {
 enum Fault {
     /// Its bytes are wrong.
     Lie { past_caches: bool, part: Part },
-    /// The source is out.
+    /// The source is out, or asked last.
     Out,
     /// No source could help.
     Fatal(StoreError),
@@ -62,27 +62,10 @@ impl ImageRead<'_, '_> {
         let key = parts_key(&self.shard.image);
         let len = Parts::object_len(self.shard.image_len);
         let from = |source: usize| {
-            let Some(store) = self.sources.store(source).cloned() else { return Err(Fault::Out) };
-            let (key, limits) = (key.clone(), self.options.limits);
-            let past_caches = self.sources.is_past_caches(source);
-            let read = async move { read_whole(&store, &key, len, past_caches, &limits).await };
-            let name = self.sources.name(source);
-            let bytes = match self.options.wait(read)? {
-                Answer::Bytes(bytes) => bytes.into_vec(),
-                Answer::Length { expected, found } => {
-                    let part = Part::Length { expected, found };
-                    return Err(Fault::Lie { past_caches, part });
-                }
-                Answer::Absent => {
-                    self.sources.lacks_parts(source);
-                    return Err(Fault::Out);
-                }
-                Answer::Refused(why) | Answer::Failed(why) => {
-                    self.sources.give_up(source, Cause::Failed { source: name, why });
-                    return Err(Fault::Out);
-                }
-            };
-            match Parts::from_bytes(&bytes, self.shard.image_len) {
+            let (sources, key) = (Arc::clone(&self.sources), key.clone());
+            let read = async move { sources.parts_of(source, &key, len).await };
+            let Fetched { bytes, past_caches, .. } = self.options.wait(read)?.ok_or(Fault::Out)?;
+            match Parts::from_bytes(&bytes.into_vec(), self.shard.image_len) {
                 Ok(parts) if *parts.id() == self.shard.image => Ok(parts),
                 _ => Err(Fault::Lie { past_caches, part: Part::Parts }),
             }
@@ -92,7 +75,7 @@ impl ImageRead<'_, '_> {
 
     /// The answer of the first source that gives a good one.
     fn first_good<T>(&self, from: impl Fn(usize) -> Result<T, Fault>) -> Result<T, StoreError> {
-        while let Some(source) = self.sources.next(None) {
+        while let Some(source) = self.sources.next() {
             match from(source) {
                 Ok(good) => return Ok(good),
                 Err(Fault::Out) => self.sources.tell(self.options),

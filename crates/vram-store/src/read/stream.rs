@@ -105,7 +105,7 @@ impl<'a, 'o> SealedReader<'a, 'o> {
     /// On another one the kernel may block a read for as long as it likes: such a file is read by ranges,
     /// on threads that can be left behind.
     fn local(read: &ImageRead<'_, '_>) -> Option<(File, usize)> {
-        let source = read.sources.next(None)?;
+        let source = read.sources.next()?;
         let key = crate::naming::layout::image_key(&read.shard.image);
         let path = read.sources.store(source)?.path_of(&key)?;
         let open = move || {

@@ -37,6 +37,7 @@ pub(super) fn place(address: &str) -> Result<Place<'_>, StoreError> {
             check(address)?;
             file(rest).map(Place::Folder).map_err(|why| refused(address, why))
         }
+        Some((name, _)) if !KNOWN.contains(&name) => Err(refused(address, unknown(name))),
         Some((name, _)) => Ok(Place::Remote(name)),
     }
 }
@@ -122,8 +123,12 @@ pub(super) fn refused(address: &str, why: impl fmt::Display) -> StoreError {
 const KNOWN: [&str; 7] = ["s3", "s3a", "gs", "az", "azure", "http", "https"];
 
 fn unknown(scheme: &str) -> String {
-    format!("no store has the scheme {scheme}; give a path, or s3, gs, az, http or https")
+    format!("no store has the scheme {scheme}; {FORMS}")
 }
+
+/// What an address may be, for messages.
+const FORMS: &str = "a store is a folder (PATH, file:///PATH), s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, \
+                     az://CONTAINER/PREFIX or http(s)://HOST/PATH";
 
 /// Refuses an address that contains a credential: it would stand in lists of processes and in
 /// histories of shells.
@@ -132,7 +137,8 @@ fn check(address: &str) -> Result<(), StoreError> {
     let host = rest.split('/').next().unwrap_or_default();
     // `http:///host` is read as `http://host` by some.
     if host.is_empty() && !name.eq_ignore_ascii_case("file") {
-        return Err(refused(address, "a host or a bucket follows the two slashes"));
+        let why = format!("no bucket or host follows its two slashes; {FORMS}");
+        return Err(refused(address, why));
     }
     if host.contains('@') || rest.contains('?') || rest.contains('#') {
         let why =
@@ -145,11 +151,9 @@ fn check(address: &str) -> Result<(), StoreError> {
 #[cfg(not(feature = "cloud"))]
 pub(super) fn remote(scheme: &str, address: &str) -> Result<Store, StoreError> {
     check(address)?;
-    if !KNOWN.contains(&scheme) {
-        return Err(refused(address, unknown(scheme)));
-    }
-    let why =
-        format!("this build reads and writes folders alone; {scheme} needs the feature `cloud`");
+    let why = format!(
+        "this build reads and writes folders alone (PATH, file:///PATH); {scheme}:// needs the feature `cloud`"
+    );
     Err(refused(address, why))
 }
 
@@ -188,6 +192,17 @@ pub(crate) fn redact(error: &dyn fmt::Display) -> String {
         text.push('…');
     }
     text
+}
+
+/// The text of a library's error, which ends with its root: what it rests on is often the one thing that helps.
+pub(crate) fn caused(error: &dyn core::error::Error) -> String {
+    let text = redact(&error);
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    let root = redact(&root);
+    if text.contains(&root) { text } else { format!("{text}: {root}") }
 }
 
 /// An address, or one that is mistyped, without user, password, query and fragment.
@@ -245,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_a_library_ends_with_its_root_and_without_secrets() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("error {0}")]
+        struct Above(&'static str, #[source] Box<dyn core::error::Error>);
+        let root = "no route to https://user:hunter2@host/x?sig=abc";
+        let root = Above("of the system", Box::from(root));
+        let error = Above("performing GET", Box::new(Above("sending", Box::new(root))));
+        assert_eq!(caused(&error), "error performing GET: no route to https://host/x?(hidden)");
+        assert_eq!(caused(&Above("alone: why", Box::from("why"))), "error alone: why");
+    }
+
+    #[test]
     fn a_mistyped_address_is_no_folder() {
         for (wrong, advice) in [
             ("s3:/bucket/x", "did you mean s3://…"),
@@ -263,6 +290,11 @@ mod tests {
             ("file:///a%2", "%25"),
             ("file:///a%00", "%25"),
             ("file:///a?b", "no user, password or query"),
+            ("s3://", "s3://BUCKET/PREFIX"),
+            ("s3:///key", "s3://BUCKET/PREFIX"),
+            ("abfss://box@account.dfs.core.windows.net/x", "az://CONTAINER/PREFIX"),
+            ("abfss://u:hunter2@account/x", "no store has the scheme abfss"),
+            ("S3://b", "s3://BUCKET/PREFIX"),
         ] {
             for opened in
                 [Store::open(wrong), Store::open_or_create(wrong), Store::open_or_absent(wrong)]

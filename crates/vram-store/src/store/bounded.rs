@@ -7,26 +7,36 @@ use futures_util::StreamExt as _;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-    ReqwestConnector,
 };
+
+use super::redirects;
 
 /// Bytes of an error that are read: a text for people. What follows is left out.
 const ERROR_MAX: usize = 64 << 10;
 /// Longest answer that is no object: a page of a listing, or all of one from a server of files.
 const LISTING_MAX: usize = 64 << 20;
 
-/// The usual connector, with bounds.
-#[derive(Debug)]
-pub(super) struct Bounded;
+/// A connector with bounds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounded {
+    /// Whether reads are followed to other hosts: they have no credentials.
+    pub(super) follows: bool,
+    /// Whether caches on the way are passed.
+    pub(super) past_caches: bool,
+}
 
 impl HttpConnector for Bounded {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        ReqwestConnector::default().connect(options).map(|client| HttpClient::new(Service(client)))
+        let client = redirects::client(options, self.past_caches)?;
+        Ok(HttpClient::new(Service { client, follows: self.follows }))
     }
 }
 
 #[derive(Debug)]
-struct Service(HttpClient);
+struct Service {
+    client: HttpClient,
+    follows: bool,
+}
 
 impl HttpService for Service {
     // As `async_trait` writes it.
@@ -42,7 +52,7 @@ impl HttpService for Service {
         let lists = ["list-type=", "comp=list", "prefix="].iter().any(|part| query.contains(part));
         let object = request.method().as_str() == "GET" && !lists;
         Box::pin(async move {
-            let answer = self.0.execute(request).await?;
+            let answer = redirects::execute(&self.client, request, self.follows).await?;
             match answer.status().is_success() {
                 true if object => Ok(answer),
                 true => read(answer, LISTING_MAX, Beyond::Refused).await,

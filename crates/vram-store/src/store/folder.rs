@@ -38,18 +38,6 @@ pub(super) fn look(path: &Path) -> io::Result<Option<(u64, SystemTime)>> {
     }
 }
 
-/// Removes what lies where an object is to be written and is neither a file nor a folder: a link, whose target
-/// is not ours to write, or a pipe, from which nothing can be read.
-pub(crate) fn unlink(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() && !found.is_dir() => match fs::remove_file(path) {
-            Err(error) if !is_absent(&error) => Err(error),
-            _ => Ok(()),
-        },
-        _ => Ok(()),
-    }
-}
-
 /// Everything below a folder that is no folder, and folders that have the name of an object. What is no
 /// regular file, and links that lead nowhere, are listed as odd: who reads them learns what is wrong.
 ///
@@ -58,9 +46,12 @@ pub(crate) fn unlink(path: &Path) -> io::Result<()> {
 /// What could hide objects: a folder that cannot be read, and a link in place of the prefix that leads nowhere.
 pub(super) fn list(root: &Path, prefix: &str) -> io::Result<Vec<Object>> {
     let mut found = Vec::new();
-    let Some(behind_link) = links::enter(root, prefix)? else { return Ok(found) };
-    let mut folders = vec![(prefix.to_owned(), 0_u32, behind_link)];
-    while let Some((folder, depth, behind_link)) = folders.pop() {
+    let link = links::above(root, &format!("{prefix}/"))?;
+    if !links::enter(root, prefix, link.as_deref())? {
+        return Ok(found);
+    }
+    let mut folders = vec![(prefix.to_owned(), 0_u32, link)];
+    while let Some((folder, depth, link)) = folders.pop() {
         for name in names(&root.join(&folder))? {
             let key = format!("{folder}/{name}");
             let path = root.join(&key);
@@ -69,16 +60,17 @@ pub(super) fn list(root: &Path, prefix: &str) -> io::Result<Vec<Object>> {
                 Err(error) if is_absent(&error) => continue,
                 other => other?,
             };
-            let behind = behind_link || own.is_symlink();
+            let itself = || own.is_symlink().then(|| key.clone());
+            let behind_link = link.clone().or_else(itself);
             let at = if own.is_symlink() { fs::metadata(&path).unwrap_or(own) } else { own };
             // A folder with the name of an object is one that cannot be read.
             if at.is_dir() && parse(&key).is_none() {
                 if depth < DEPTH_MAX {
-                    folders.push((key, depth.saturating_add(1), behind));
+                    folders.push((key, depth.saturating_add(1), behind_link));
                 }
                 continue;
             }
-            found.push(Object { behind_link, odd: odd(&at), ..object(key, &at) });
+            found.push(Object { behind_link: link.clone(), odd: odd(&at), ..object(key, &at) });
         }
     }
     Ok(found)

@@ -6,9 +6,9 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::SystemTime;
 
-use vram_files::{folder, regular_file};
+use vram_files::{Inputs, Overwrite, WholeFile, folder, regular_file};
 
-use super::is_absent;
+use super::{is_absent, make_folder};
 
 /// The first folder on the way from the root to what a key names that is a link; its key.
 pub(super) fn above(root: &Path, key: &str) -> io::Result<Option<String>> {
@@ -32,22 +32,24 @@ pub(crate) fn is_apart(root: &Path, key: &str) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::InvalidInput, why))
 }
 
-/// Whether a folder of the root is there, and lies behind a link; `None` if it is not there.
+/// Whether a folder of the root is there.
+///
+/// # Arguments
+///
+/// * `link`: the first link on the way to it, itself included.
 ///
 /// # Errors
 ///
 /// If something is in its place that is no folder, such as a link that leads nowhere.
-pub(super) fn enter(root: &Path, folder: &str) -> io::Result<Option<bool>> {
-    let link = above(root, &format!("{folder}/"))?;
-    let leads = root.join(link.as_deref().unwrap_or(folder));
-    match fs::metadata(&leads) {
-        Ok(found) if found.is_dir() => Ok(Some(link.is_some())),
+pub(super) fn enter(root: &Path, folder: &str, link: Option<&str>) -> io::Result<bool> {
+    match fs::metadata(root.join(link.unwrap_or(folder))) {
+        Ok(found) if found.is_dir() => Ok(true),
         Ok(found) => {
             let why = format!("it is {}, and not a folder", regular_file::kind_of(&found));
             Err(io::Error::new(ErrorKind::InvalidInput, why))
         }
         Err(error) if is_absent(&error) => match link {
-            None => Ok(None),
+            None => Ok(false),
             Some(link) => {
                 let why = format!("{link} is a link that leads nowhere");
                 Err(io::Error::new(ErrorKind::InvalidInput, why))
@@ -63,6 +65,26 @@ pub(crate) fn delete(root: &Path, key: &str) -> io::Result<()> {
         Err(error) if !is_absent(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Begins a file that appears under its key whole and synced, or not at all. Nothing is written behind a link
+/// to a folder. What lies there and is neither file nor folder goes: a link, whose target is not ours to
+/// write, or a pipe, from which nothing can be read.
+///
+/// # Arguments
+///
+/// * `modes`: of the folders that are made, and of the file.
+pub(crate) fn begin(root: &Path, key: &str, modes: (u32, u32)) -> io::Result<WholeFile> {
+    is_apart(root, key)?;
+    let path = root.join(key);
+    if let Some(folder) = path.parent() {
+        make_folder(folder, modes.0)?;
+    }
+    if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        delete(root, key)?;
+    }
+    // A file of this name can only have these bytes, or wrong ones.
+    WholeFile::create(&path, modes.1, Overwrite::Replace, Inputs::default())
 }
 
 /// Makes a regular file young, if this process may.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use futures_util::StreamExt as _;
 use object_store::ObjectMeta;
 
-use super::{Store, folder, is_there, redact, stalled};
+use super::{Store, caused, folder, is_there, stalled};
 use crate::error::StoreError;
 use crate::options::StoreOptions;
 
@@ -17,15 +17,15 @@ pub(crate) struct Object {
     pub(crate) key: String,
     pub(crate) len: u64,
     pub(crate) modified: SystemTime,
-    /// Whether a folder between the root and it is a link: it is read, and never written or deleted.
-    pub(crate) behind_link: bool,
+    /// The first folder between the root and it that is a link: it is read, and never written or deleted.
+    pub(crate) behind_link: Option<String>,
     /// What it is, if it is no file: nothing can be read of it.
     pub(crate) odd: Option<&'static str>,
 }
 
 impl Object {
     pub(crate) const fn new(key: String, len: u64, modified: SystemTime) -> Self {
-        Self { key, len, modified, behind_link: false, odd: None }
+        Self { key, len, modified, behind_link: None, odd: None }
     }
 }
 
@@ -58,6 +58,7 @@ impl Store {
         list: impl FnOnce(&str) -> std::io::Result<Vec<Object>> + Send + 'static,
     ) -> Result<Vec<Object>, StoreError> {
         let (root, name) = (self.path_of("").unwrap_or_default(), prefix.to_owned());
+        let _asking = self.asking(options);
         // As many calls on files as there are objects: the deadline alone ends them.
         let found = options.on_files(move || {
             is_there(&root)?;
@@ -78,16 +79,23 @@ impl Store {
             let key = key.trim_start_matches('/').to_owned();
             Some(Object::new(key, meta.size, meta.last_modified.into()))
         };
+        let asking = self.asking(options);
         let list = async move {
             let mut found = Vec::new();
             let mut listed = objects.list(Some(&name));
             loop {
                 match tokio::time::timeout(stall, listed.next()).await {
-                    Err(_elapsed) => return Err(stalled(stall)),
+                    Err(_elapsed) => {
+                        asking.stalled(&stalled(stall));
+                        return Err(stalled(stall));
+                    }
                     Ok(None) => return Ok(found),
-                    Ok(Some(Ok(meta))) => found.extend(below(meta)),
+                    Ok(Some(Ok(meta))) => {
+                        asking.heard();
+                        found.extend(below(meta));
+                    }
                     Ok(Some(Err(object_store::Error::NotFound { .. }))) => {}
-                    Ok(Some(Err(error))) => return Err(redact(&error)),
+                    Ok(Some(Err(error))) => return Err(caused(&error)),
                 }
             }
         };

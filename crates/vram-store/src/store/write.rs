@@ -4,22 +4,21 @@ use core::time::Duration;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
-use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use vram_files::{Inputs, Overwrite, WholeFile};
 
-use super::{Store, is_apart, make_folder, redact, unlink};
+use super::{Store, begin, caused, redact, stalled};
 use crate::error::StoreError;
 use crate::naming::parts::PART_LEN;
 use crate::options::{StoreEvent, StoreOptions};
 
 /// How long a store may take to make one object of the parts of an upload.
 const COMPLETE: Duration = Duration::from_mins(10);
+/// The modes of the folders and files of a store: others may read them.
+const MODES: (u32, u32) = (0o755, 0o644);
 /// Parts of a multipart upload that are on their way at the same time.
 const PARTS_AT_ONCE: usize = 4;
 /// Most parts that stores take.
@@ -37,7 +36,7 @@ impl Store {
         if let Some(path) = self.path_of(key) {
             let (root, name) = (self.path_of("").unwrap_or_default(), key.to_owned());
             let write = move || {
-                let mut file = begin(&root, &name)?;
+                let mut file = begin(&root, &name, MODES)?;
                 file.write_all(&bytes)?;
                 file.publish()
             };
@@ -46,19 +45,19 @@ impl Store {
         let patience = patience(options, bytes.len().try_into().unwrap_or(u64::MAX));
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
         let put = async move { objects.put(&name, PutPayload::from(bytes)).await };
-        self.sent(options.wait_within(patience, put)?, patience, || format!("write {key}"))
-            .map(|_kept| ())
+        self.sent(patience, options, put, || format!("write {key}")).map(|_kept| ())
     }
 
     /// The answer to something that was sent.
-    fn sent<T>(
+    fn sent<T: Send + 'static>(
         &self,
-        answer: Result<object_store::Result<T>, Elapsed>,
         patience: Duration,
+        options: &StoreOptions<'_>,
+        request: impl Future<Output = object_store::Result<T>> + Send + 'static,
         action: impl Fn() -> String,
     ) -> Result<T, StoreError> {
-        let answer = answer.map_err(|_elapsed| self.failed(action(), &no_answer(patience)))?;
-        answer.map_err(|error| self.failed(action(), &error))
+        let answer = self.answer_within(patience, options, request, &action)?;
+        answer.map_err(|error| self.failed(action(), &caused(&error)))
     }
 
     /// Writes an object of `len` bytes from a file. `sent` is called with the bytes that are done.
@@ -73,7 +72,7 @@ impl Store {
         if let Some(path) = self.path_of(key) {
             let failed = |error| StoreError::io("write", &path, error);
             let (root, name) = (self.path_of("").unwrap_or_default(), key.to_owned());
-            let mut file = options.on_files(move || begin(&root, &name))?.map_err(failed)?;
+            let mut file = options.on_files(move || begin(&root, &name, MODES))?.map_err(failed)?;
             let mut at = 0_u64;
             while at < len {
                 let (source, piece) = (Arc::clone(source), len.saturating_sub(at).min(PART_LEN));
@@ -109,7 +108,7 @@ impl Store {
         let action = || format!("upload {key}");
         let brief = patience(options, 0);
         let begin = async move { objects.put_multipart(&name).await };
-        let mut upload = self.sent(options.wait_within(brief, begin)?, brief, action)?;
+        let mut upload = self.sent(brief, options, begin, action)?;
         if let Err(error) = self.send_parts(key, &mut *upload, source, len, options, sent) {
             self.abort(key, upload, options);
             return Err(error);
@@ -122,7 +121,11 @@ impl Store {
             Ok((Ok(Ok(_kept)), _)) => Ok(()),
             Ok((failed, upload)) => {
                 self.abort(key, upload, options);
-                self.sent(failed, COMPLETE, action).map(|_kept| ())
+                let why = failed.map_or_else(
+                    |_elapsed| stalled(COMPLETE),
+                    |failed| failed.map_or_else(|error| caused(&error), |_kept| String::new()),
+                );
+                Err(self.failed(action(), &why))
             }
             Err(error) => {
                 // The upload went with the task that was to complete it.
@@ -157,8 +160,7 @@ impl Store {
             }
             let together = at.saturating_sub(from);
             let patience = patience(options, together);
-            let answer = options.wait_within(patience, try_join_all(parts))?;
-            self.sent(answer, patience, || format!("upload {key}"))?;
+            self.sent(patience, options, try_join_all(parts), || format!("upload {key}"))?;
             sent(together);
         }
         Ok(())
@@ -192,25 +194,8 @@ fn patience(options: &StoreOptions<'_>, len: u64) -> Duration {
     options.limits.stall.saturating_mul(3).saturating_add(sending)
 }
 
-fn no_answer(patience: Duration) -> String {
-    format!("no answer within {patience:?}")
-}
-
 fn read_piece(source: &File, at: u64, len: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     source.read_exact_at(&mut bytes, at)?;
     Ok(bytes)
-}
-
-/// Begins a file that appears under its name whole and synced, or not at all. Nothing is written behind a
-/// link to a folder.
-fn begin(root: &Path, key: &str) -> io::Result<WholeFile> {
-    let path = &root.join(key);
-    is_apart(root, key)?;
-    if let Some(folder) = path.parent() {
-        make_folder(folder, 0o755)?;
-    }
-    unlink(path)?;
-    // A file of this name can only have these bytes, or wrong ones.
-    WholeFile::create(path, 0o644, Overwrite::Replace, Inputs::default())
 }

@@ -4,6 +4,7 @@ use core::hash::BuildHasher as _;
 use std::hash::RandomState;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use object_store::{GetOptions, GetRange, ObjectStore, PutMode, PutPayload};
@@ -11,7 +12,7 @@ use vram_files::FileError;
 
 use crate::error::StoreError;
 use crate::options::StoreOptions;
-use crate::store::{Store, redact};
+use crate::store::{Store, caused};
 
 /// How many creators race for one name.
 const RACERS: usize = 16;
@@ -51,8 +52,22 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Deadline`] and [`StoreError::Cancelled`]; [`StoreError::File`] if the disk is full; what the place refuses is in the answer.
+    /// [`StoreError::Failed`] for a place that does not answer, at its first stall; [`StoreError::Deadline`] and
+    /// [`StoreError::Cancelled`]; [`StoreError::File`] if the disk is full; what the place refuses is in the
+    /// answer.
     pub fn check(&self, options: &StoreOptions<'_>) -> Result<StoreCheck, StoreError> {
+        self.hasty().tried(options)
+    }
+
+    fn tried(&self, options: &StoreOptions<'_>) -> Result<StoreCheck, StoreError> {
+        let began = Instant::now();
+        // Each of the other trials would wait as long, and show nothing else.
+        let go_on = || {
+            if self.record().stalled_since(began) {
+                return Err(self.failed("try it".to_owned(), &self.record().said(began)));
+            }
+            options.go_on()
+        };
         let random = RandomState::new().hash_one(std::process::id());
         let key = |name: &str| format!("v1/check/{random:016x}-{name}");
         let content: Vec<u8> = (0_u16..1000).map(|at| at.to_le_bytes()[0]).collect();
@@ -63,6 +78,9 @@ impl Store {
         };
 
         let one = key("object");
+        // What it answers, the trials tell.
+        let _answered = self.len(&one, options);
+        go_on()?;
         let written = self.put(&one, content.clone(), options);
         // No word about the place, which may have room later.
         if let Err(StoreError::File(FileError::Io { source, .. })) = &written
@@ -78,28 +96,33 @@ impl Store {
         };
         let (good, seen) = told(written);
         required("write an object", good, seen);
-        options.go_on()?;
+        go_on()?;
         let len = u64::try_from(content.len()).unwrap_or(0);
         let found = self.len(&one, options);
         let seen = length(&found);
         required("ask for its length", matches!(found, Ok(Some(found)) if found == len), seen);
+        go_on()?;
         let read = self.object_range(&one, 100..300, len, options);
         let good = matches!(&read, Ok(Some(bytes)) if content.get(100..300) == Some(bytes));
         let seen = read.map_or_else(|error| error.to_string(), |bytes| count(bytes.as_deref()));
         required("read a range of it", good, seen);
+        go_on()?;
         let listed = self.list("v1/check", options);
         let good = listed.as_ref().is_ok_and(|all| all.iter().any(|found| found.key == one));
         let seen =
             listed.map_or_else(|error| error.to_string(), |all| format!("{} listed", all.len()));
         required("list it after writing it", good, seen);
+        go_on()?;
         let absent = self.len(&key("absent"), options);
         let seen = length(&absent);
         required("say that an object is not there", matches!(absent, Ok(None)), seen);
+        go_on()?;
         let again: Vec<u8> = content.iter().rev().copied().collect();
         let (good, seen) = told(self.put(&one, again.clone(), options));
         let kept = self.object(&one, len, true, options);
         let replaced = good && matches!(&kept, Ok(Some(bytes)) if *bytes == again);
         required("write it again with other bytes", replaced, seen);
+        go_on()?;
 
         trials.push(self.past_the_end(&one, len, options)?);
         // Its creators write as the library does, which would follow a link.
@@ -131,9 +154,10 @@ impl Store {
             let found = objects.get_opts(&name, GetOptions::new().with_range(Some(range))).await?;
             found.bytes().await
         };
-        let seen = match options.wait(ask)? {
+        let action = || "read a range past the end".to_owned();
+        let seen = match self.answer_within(options.limits.stall, options, ask, action)? {
             Ok(bytes) => format!("asked for 20 bytes, got {} and a success", bytes.len()),
-            Err(error) => redact(&error),
+            Err(error) => caused(&error),
         };
         Ok(Trial { what: "read a range past the end", required: false, good: None, seen })
     }
@@ -149,11 +173,15 @@ impl Store {
                 async move { objects.put_opts(&name, payload, PutMode::Create.into()).await.is_ok() }
             };
             let won = join_all((0..RACERS).map(create)).await;
-            won.into_iter().filter(|won| *won).count()
+            Ok(won.into_iter().filter(|won| *won).count())
         };
-        let winners = options.wait(race)?;
-        let seen =
-            format!("{winners} of {RACERS} creators of one name won; nothing here needs one");
+        let action = || "create an object if it is absent".to_owned();
+        let seen = match self.answer_within(options.limits.stall, options, race, action)? {
+            Ok(winners) => {
+                format!("{winners} of {RACERS} creators of one name won; nothing here needs one")
+            }
+            Err(error) => caused(&error),
+        };
         Ok(Trial { what: "create if absent", required: false, good: None, seen })
     }
 }

@@ -68,7 +68,7 @@ impl Store {
                 found.named = found.named.saturating_add(1);
             } else if oldest.is_none_or(|oldest| modified > oldest) {
                 found.too_young = found.too_young.saturating_add(1);
-            } else if behind_link {
+            } else if behind_link.is_some() {
                 found.behind_links.push(key);
             } else {
                 found.unnamed_bytes = found.unnamed_bytes.saturating_add(len);

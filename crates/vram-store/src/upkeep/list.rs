@@ -1,11 +1,14 @@
 //! What a store says that it holds. Nothing of it is proven.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::error::StoreError;
 use crate::fetch::Answer;
 use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ManifestError, Unproven};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::{MODELS, Named, manifest_key, parse};
-use crate::options::StoreOptions;
+use crate::options::{StoreEvent, StoreOptions};
 use crate::store::{Object, Store};
 
 /// A manifest in a listing.
@@ -54,7 +57,13 @@ impl Store {
     ) -> Result<Survey, StoreError> {
         let prefix = model.map_or_else(|| MODELS.to_owned(), crate::naming::layout::model_folder);
         let (mut found, mut hidden) = (Vec::new(), Vec::new());
-        for Object { key, odd, .. } in self.list(&prefix, options)? {
+        let listed = self.list(&prefix, options)?;
+        let links: BTreeSet<_> = listed.iter().filter_map(|one| one.behind_link.as_ref()).collect();
+        for link in links {
+            let (store, link) = (Arc::clone(self.name()), Arc::from(&**link));
+            options.tell(&StoreEvent::FollowsLink { store, link });
+        }
+        for Object { key, odd, .. } in listed {
             let Some(Named::Manifest { revision, id, .. }) = parse(&key) else {
                 hidden.extend(odd.map(|what| (key, what)));
                 continue;

@@ -86,6 +86,14 @@ impl StoreVerdict {
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
+
+    /// Notes what is wrong. Of an object that could not be read, one reason is enough.
+    fn note(&mut self, found: Finding) {
+        let known = |other: &Finding| other.unread && other.key == found.key;
+        if !(found.unread && self.findings.iter().any(known)) {
+            self.findings.push(found);
+        }
+    }
 }
 
 impl Store {
@@ -173,7 +181,7 @@ impl Store {
                             StoreError::Failed { action, why, .. } => format!("{action}: {why}"),
                             other => other.to_string(),
                         };
-                        verdict.findings.push(Finding { key, part: None, what, unread });
+                        verdict.note(Finding { key, part: None, what, unread });
                     }
                 }
             }
@@ -235,7 +243,7 @@ impl Store {
             Ok(()) => {}
             Err(StoreError::NoSource { causes, .. }) => {
                 let remote = self.is_remote();
-                verdict.findings.extend(causes.into_iter().map(|cause| {
+                for cause in causes {
                     let unread = remote && matches!(cause, Cause::Failed { .. });
                     let part = match &cause {
                         Cause::Lied(lie) => Some(lie.part),
@@ -245,8 +253,8 @@ impl Store {
                         Some(part) => part.to_string(),
                         None => cause.to_string(),
                     };
-                    Finding { key: key.clone(), part, what, unread }
-                }));
+                    verdict.note(Finding { key: key.clone(), part, what, unread });
+                }
             }
             Err(error) => return Err(error),
         }

@@ -337,3 +337,32 @@ fn a_pull_writes_into_no_store_and_a_store_is_made_in_none() {
     pull.to_folder(&local.at("beside")).unwrap();
     assert!(!local.at("00000.vseal").exists() && !local.at("v1/new").exists());
 }
+
+/// A folder of manifests may be of somebody else: it is read, and said.
+#[test]
+fn a_link_to_a_folder_of_manifests_is_named() {
+    let local = Local::new();
+    let told = |events: &[StoreEvent]| {
+        let link = |event: &StoreEvent| match event {
+            StoreEvent::FollowsLink { link, .. } => Some(link.to_string()),
+            _ => None,
+        };
+        events.iter().filter_map(link).collect::<Vec<_>>()
+    };
+    let list = |local: &Local| {
+        let mut events = Vec::new();
+        let listed = local.store.list_manifests(None, &noting(&mut events)).unwrap();
+        assert_eq!(listed.len(), 1, "{listed:?}");
+        told(&events)
+    };
+    assert!(list(&local).is_empty());
+    for linked in [model_folder(MODEL), "v1/models".to_owned()] {
+        move_behind_link(&local.at(&linked), &local.beside("other"));
+        assert_eq!(list(&local), [&*linked]);
+        let mut events = Vec::new();
+        local.store.collect(Duration::ZERO, false, &noting(&mut events)).unwrap();
+        assert_eq!(told(&events), [&*linked]);
+        fs::remove_file(local.at(&linked)).unwrap();
+        fs::rename(local.beside("other"), local.at(&linked)).unwrap();
+    }
+}

@@ -10,12 +10,15 @@ extern crate vram_testkit;
 mod cached;
 mod collecting;
 mod faults;
+#[cfg(feature = "cloud")]
+mod http;
 mod liar;
 mod lies;
 mod links;
 mod manifests;
 mod mending;
 mod pushing;
+mod silent;
 mod support;
 mod through;
 mod upkeep;

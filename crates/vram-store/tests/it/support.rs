@@ -142,12 +142,16 @@ pub(crate) fn open(bytes: &[u8]) -> Result<Vec<u8>, SealError> {
     Ok(plain)
 }
 
-/// Quick options, which note every event.
-pub(crate) fn noting(events: &mut Vec<StoreEvent>) -> StoreOptions<'_> {
+/// Options of a call that soon gives up.
+pub(crate) fn quick<'a>() -> StoreOptions<'a> {
     StoreOptions::new()
         .attempts(3, core::time::Duration::from_millis(1))
         .stall(core::time::Duration::from_millis(200))
-        .on_event(|event| events.push(event.clone()))
+}
+
+/// Quick options, which note every event.
+pub(crate) fn noting(events: &mut Vec<StoreEvent>) -> StoreOptions<'_> {
+    quick().on_event(|event| events.push(event.clone()))
 }
 
 /// Loads one shard by the importer.

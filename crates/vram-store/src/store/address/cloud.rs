@@ -9,7 +9,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
-use super::{check, refused, scheme, unknown};
+use super::{caused, check, refused, scheme, unknown};
 use crate::error::StoreError;
 use crate::store::Store;
 use crate::store::bounded::Bounded;
@@ -30,15 +30,13 @@ pub(in crate::store) fn remote(kind: &str, address: &str) -> Result<Store, Store
 }
 
 fn build(kind: &str, address: &str, past_caches: bool) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let failed = |error: object_store::Error| refused(address, error);
+    let failed = |error: object_store::Error| refused(address, caused(&error));
     // Retries are this crate's: a range is tried again at another source, within one deadline.
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    // Longer than a stall: a host that takes no connection is one that stalls.
     let mut client =
-        ClientOptions::new().with_timeout_disabled().with_connect_timeout(Duration::from_secs(10));
-    if past_caches {
-        let value = http_header("no-cache");
-        client = client.with_default_headers(value);
-    }
+        ClientOptions::new().with_timeout_disabled().with_connect_timeout(Duration::from_secs(15));
+    let connector = Bounded { follows: matches!(kind, "http" | "https"), past_caches };
     let bucket = scheme(address).and_then(|(_, rest)| rest.split('/').next()).unwrap_or("");
     Ok(match kind {
         "s3" | "s3a" => {
@@ -55,13 +53,13 @@ fn build(kind: &str, address: &str, past_caches: bool) -> Result<Arc<dyn ObjectS
                 client = client.with_allow_http(true);
             }
             builder = builder.with_client_options(client).with_retry(retry);
-            builder = builder.with_http_connector(Bounded);
+            builder = builder.with_http_connector(connector);
             Arc::new(builder.build().map_err(failed)?)
         }
         "gs" => Arc::new(
             GoogleCloudStorageBuilder::from_env()
                 .with_bucket_name(bucket)
-                .with_http_connector(Bounded)
+                .with_http_connector(connector)
                 .with_client_options(client)
                 .with_retry(retry)
                 .build()
@@ -70,7 +68,7 @@ fn build(kind: &str, address: &str, past_caches: bool) -> Result<Arc<dyn ObjectS
         "az" | "azure" => Arc::new(
             MicrosoftAzureBuilder::from_env()
                 .with_container_name(bucket)
-                .with_http_connector(Bounded)
+                .with_http_connector(connector)
                 .with_client_options(client)
                 .with_retry(retry)
                 .build()
@@ -79,7 +77,7 @@ fn build(kind: &str, address: &str, past_caches: bool) -> Result<Arc<dyn ObjectS
         "http" | "https" => Arc::new(
             HttpBuilder::new()
                 .with_url(address)
-                .with_http_connector(Bounded)
+                .with_http_connector(connector)
                 .with_client_options(client.with_allow_http(true))
                 .with_retry(retry)
                 .build()
@@ -98,13 +96,6 @@ const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_
 fn is_server(text: &str) -> bool {
     let url = reqwest::Url::parse(text);
     url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-}
-
-fn http_header(value: &'static str) -> reqwest::header::HeaderMap {
-    let mut headers = reqwest::header::HeaderMap::new();
-    let value = reqwest::header::HeaderValue::from_static(value);
-    let _none_before = headers.insert(reqwest::header::CACHE_CONTROL, value);
-    headers
 }
 
 #[cfg(test)]
