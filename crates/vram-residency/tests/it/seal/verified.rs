@@ -65,7 +65,9 @@ fn neighbours_that_are_verified_together_have_the_verdicts_that_each_has_alone()
                 }
             }
         }
-        expected.iter_mut().for_each(|segments| segments.sort_unstable());
+        for segments in &mut expected {
+            segments.sort_unstable();
+        }
         let before = reads(&rig);
         let verdict = rig.manager.verify_model(&model, level).unwrap();
         let some = lens.iter().filter(|len| **len > 0).count();
