@@ -33,4 +33,5 @@ pub use staging::at_work::on_a_worker;
 pub use staging::bound::StagingBound;
 pub use staging::lanes::{Lanes, Wanted, Worker};
 pub use staging::pool::{SMALLEST, StagingPool};
+pub use staging::together::{Span, hull, rest_from};
 pub use tenants::Tenants;

@@ -4,3 +4,4 @@ pub(crate) mod at_work;
 pub(crate) mod bound;
 pub(crate) mod lanes;
 pub(crate) mod pool;
+pub(crate) mod together;

@@ -6,16 +6,15 @@
 
 use std::sync::Arc;
 
-use vram_alloc::DeviceRange;
+use vram_alloc::{ByteLen, DeviceRange};
 use vram_gpu::Staging;
 use vram_seal::Checked;
-use vram_space::{Lanes, Worker};
+use vram_space::{Lanes, Span, Worker, hull, rest_from};
 
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::parts::core::in_use;
 use crate::resident::verify::{self, Found, Verdict, Verify};
-use crate::sealing::batch::{self, Span};
 use crate::shard::{Entry, Moment, SealedShard, View};
 use crate::transfer::convert::part;
 use crate::transfer::kernels::Looked;
@@ -80,7 +79,7 @@ pub(crate) fn verify(
         let (these, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
         let lanes = span.filter(|_| count > 1);
         // Other calls hold the staging memory: each shard needs less.
-        let lanes = lanes.and_then(|span| batch::lanes(&first.view.gpu, span.len()).ok());
+        let lanes = lanes.and_then(|span| span.lanes(&first.view.gpu).ok());
         let read = lanes.as_ref().map(|lanes| Read::new(core, these, lanes)).transpose()?;
         let mut read = read;
         for one in these {
@@ -112,10 +111,9 @@ impl<'a> Inside<'a> {
     /// How many of these, of which it is the first, are read together, and where they lie.
     fn neighbours(&self, these: &[Self]) -> (usize, Option<Span>) {
         let (mut count, mut span) = (1_usize, self.span);
-        let most = batch::len_max(&self.view.gpu);
         for next in these.iter().skip(1) {
-            let wider = span.zip(next.span).and_then(|(span, next)| span.joined(next));
-            let wider = wider.filter(|wider| wider.len() <= most);
+            let gpu = &self.view.gpu;
+            let wider = span.zip(next.span).and_then(|(span, next)| span.joined(next, gpu));
             if wider.is_none() || !Arc::ptr_eq(&self.view.gpu, &next.view.gpu) {
                 break;
             }
@@ -137,7 +135,8 @@ struct Read<'l> {
 impl<'l> Read<'l> {
     fn new(core: &Core, these: &[Inside<'_>], lanes: &'l Lanes<'l>) -> Result<Self, VramError> {
         let began = Moment::now(&*core.clock);
-        let whole = batch::hull(these.iter().map(|one| one.view.range))?;
+        let whole = hull(these.iter().map(|one| one.view.range));
+        let whole = whole.ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
         let memory = these.first().map(|first| first.view.memory()).transpose()?;
         let memory = memory.ok_or(VramError::HostMemory { wanted: whole.len() })?;
         let mut worker = lanes.worker();
@@ -154,7 +153,9 @@ impl<'l> Read<'l> {
     ) -> Result<Verdict, VramError> {
         let Inside { entry, view, .. } = one;
         let staging = self.staging.as_mut().map(Staging::as_mut_slice).unwrap_or_default();
-        let own = part(batch::rest_from(staging, self.whole, view.range)?, view.range.len())?;
+        let wanted = view.range.len();
+        let own = rest_from(staging, self.whole, view.range);
+        let own = part(own.ok_or(VramError::HostMemory { wanted })?, wanted)?;
         let (altered, content_differs) = view.altered_in(own, level == Verify::Full)?;
         let looked = Looked { altered, checked: Checked::BY_HOST };
         let (began, checked_bytes) = (self.began, view.range.len());

@@ -14,11 +14,10 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
+use vram_alloc::{ByteLen, DeviceRange};
 use vram_files::Watch;
-use vram_gpu::DeviceKind;
 use vram_seal::{Checked, SealParams, SegmentCollector, SegmentLayout};
-use vram_space::{Gpu, Lanes, Space, Wanted, Worker};
+use vram_space::{Lanes, Space, Span, Worker, hull, rest_from};
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -50,37 +49,6 @@ fn at<E: Into<VramError>>(at: usize) -> impl FnOnce(E) -> Failed {
     move |error| Failed { at, error: error.into() }
 }
 
-/// Where the places of a batch lie, which fill it. The bytes between a shard and the next are the rest
-/// of its last granule, and no other shard's.
-#[derive(Clone, Copy)]
-pub(crate) struct Span {
-    start: DeviceOffset,
-    end: DeviceOffset,
-}
-
-impl Span {
-    /// The place of one shard; `None` if it lies in a block of its own.
-    pub(crate) fn of(space: &Space) -> Option<Self> {
-        let start = space.offset()?;
-        Some(Self { start, end: start.checked_add(space.footprint())? })
-    }
-
-    /// Both, if one begins where the other ends.
-    pub(crate) fn joined(self, other: Self) -> Option<Self> {
-        if self.end == other.start {
-            Some(Self { start: self.start, end: other.end })
-        } else if other.end == self.start {
-            Some(Self { start: other.start, end: self.end })
-        } else {
-            None
-        }
-    }
-
-    pub(crate) const fn len(self) -> ByteLen {
-        ByteLen::new(self.end.get().saturating_sub(self.start.get()))
-    }
-}
-
 /// The place of a shard that may be sealed together with its neighbours: the host seals it, in one
 /// window, in memory that others share. Needs nothing of its source.
 pub(crate) fn joins(space: &Space, params: SealParams) -> Option<Span> {
@@ -98,27 +66,6 @@ pub(crate) fn joins(space: &Space, params: SealParams) -> Option<Span> {
         return None;
     }
     Span::of(space)
-}
-
-/// The longest batch.
-const LEN_MAX: ByteLen = ByteLen::MIB;
-
-/// The longest batch on a host device, which copies quickest what is still in the cache.
-const HOST_LEN_MAX: ByteLen = ByteLen::new(256 << 10);
-
-/// The longest batch on a GPU: a call that takes its buffer leaves as much to another.
-pub(crate) fn len_max(gpu: &Gpu) -> ByteLen {
-    let quick = if gpu.device.info().kind == DeviceKind::Host { HOST_LEN_MAX } else { LEN_MAX };
-    quick.min(ByteLen::new(gpu.means.staging_bytes.get() >> 1))
-}
-
-/// The one buffer of a batch of this length. The calling thread holds no other lanes.
-///
-/// # Errors
-///
-/// Other calls hold too much of the staging memory.
-pub(crate) fn lanes(gpu: &Gpu, len: ByteLen) -> Result<Lanes<'_>, VramError> {
-    Ok(Lanes::take(gpu, Wanted { buffer_len: len, least: 1, most: 1, workers: 1 })?)
 }
 
 /// Seals shards of one GPU whose places [join](Span::joined), in any order, through the buffer of `lanes`,
@@ -238,23 +185,8 @@ impl Written<'_> {
 }
 
 fn whole_of(begun: &[Begun<'_>]) -> Result<DeviceRange, VramError> {
-    hull(begun.iter().map(|one| one.member.space.range()))
-}
-
-/// From the start of the lowest range to the end of the highest.
-///
-/// # Errors
-///
-/// There is none.
-pub(crate) fn hull(
-    ranges: impl Iterator<Item = DeviceRange> + Clone,
-) -> Result<DeviceRange, VramError> {
-    let nothing = || VramError::HostMemory { wanted: ByteLen::ZERO };
-    let start = ranges.clone().map(DeviceRange::start).min().ok_or_else(nothing)?;
-    let end = ranges.map(DeviceRange::end).max().ok_or_else(nothing)?;
-    let len = end.get().checked_sub(start.get()).map(ByteLen::new).ok_or_else(nothing)?;
-    let memory = ByteLen::new(end.get());
-    DeviceRange::checked(start, len, memory).map_err(|error| VramError::config(error.to_string()))
+    let whole = hull(begun.iter().map(|one| one.member.space.range()));
+    whole.ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })
 }
 
 /// The part of the buffer that the place of a shard takes.
@@ -263,25 +195,11 @@ fn place_in<'b>(
     whole: DeviceRange,
     space: &Space,
 ) -> Result<&'b mut [u8], VramError> {
-    let rest = rest_from(buffer, whole, space.range())?;
+    let wanted = space.footprint();
+    let rest = rest_from(buffer, whole, space.range()).ok_or(VramError::HostMemory { wanted })?;
     // The end of the last granule of the highest shard is not in the batch.
-    let len = space.footprint().to_usize().unwrap_or(usize::MAX).min(rest.len());
+    let len = wanted.to_usize().unwrap_or(usize::MAX).min(rest.len());
     Ok(rest.split_at_mut(len).0)
-}
-
-/// A buffer of the `whole`, from where `own` begins.
-///
-/// # Errors
-///
-/// It does not begin there.
-pub(crate) fn rest_from(
-    buffer: &mut [u8],
-    whole: DeviceRange,
-    own: DeviceRange,
-) -> Result<&mut [u8], VramError> {
-    let skip = own.start().get().checked_sub(whole.start().get());
-    let rest = skip.and_then(|skip| buffer.get_mut(ByteLen::new(skip).to_usize()?..));
-    rest.ok_or(VramError::HostMemory { wanted: own.len() })
 }
 
 /// Seals all shards in one buffer, and starts copying it to the device.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_alloc::Piece;
 use vram_files::Watch;
 use vram_seal::SealParams;
-use vram_space::{Lanes, Space};
+use vram_space::{Lanes, Space, Span};
 
 use crate::error::VramError;
 use crate::models::admit::Placed;
@@ -81,7 +81,7 @@ impl<'a, 'w> Job<'a, 'w> {
             && let Some(span) = span
             && let Some(gpu) = works.first().map(|(_, placed)| placed.space.gpu().clone())
             // Other calls hold the staging memory: each piece needs less.
-            && let Ok(lanes) = batch::lanes(&gpu, span.len())
+            && let Ok(lanes) = span.lanes(&gpu)
         {
             ready.extend(self.seal_batch(first, works, lanes)?);
             return Ok(());
@@ -140,15 +140,14 @@ struct Together<'a> {
     first: usize,
     works: Vec<Work<'a>>,
     /// Where they lie, if others may be sealed with them.
-    span: Option<batch::Span>,
+    span: Option<Span>,
 }
 
 impl Together<'_> {
     /// Where they lie with another, if that is sealed with them.
-    fn wider(&self, space: &Space, span: Option<batch::Span>) -> Option<batch::Span> {
+    fn wider(&self, space: &Space, span: Option<Span>) -> Option<Span> {
         let (_, last) = self.works.last()?;
-        let wider = self.span?.joined(span?)?;
-        let fits = wider.len() <= batch::len_max(space.gpu());
-        (fits && Arc::ptr_eq(last.space.gpu(), space.gpu())).then_some(wider)
+        let wider = self.span?.joined(span?, space.gpu())?;
+        Arc::ptr_eq(last.space.gpu(), space.gpu()).then_some(wider)
     }
 }
