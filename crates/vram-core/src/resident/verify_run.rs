@@ -9,12 +9,12 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_gpu::Staging;
 use vram_seal::Checked;
-use vram_space::{Lanes, Span, Worker, hull, rest_from};
+use vram_space::{Gpu, Lanes, Span, Worker, hull, rest_from};
 
 use crate::error::VramError;
 use crate::parts::Core;
-use crate::parts::core::in_use;
 use crate::resident::verify::{self, Found, Verdict, Verify};
+use crate::shard::gate::SharedPass;
 use crate::shard::{Entry, Moment, SealedShard, View};
 use crate::transfer::convert::part;
 use crate::transfer::kernels::Looked;
@@ -23,8 +23,8 @@ use crate::transfer::kernels::Looked;
 struct Inside<'a> {
     entry: &'a Entry,
     view: View,
-    /// Where it lies, if it may be read together with its neighbours.
-    span: Option<Span>,
+    #[expect(dead_code, reason = "held for its drop")]
+    pass: SharedPass<'a>,
 }
 
 /// What a run of shards is part of.
@@ -44,7 +44,7 @@ pub(crate) trait Progress {
 ///
 /// # Errors
 ///
-/// That of the first shard that cannot be verified. Others may have been.
+/// That of the first shard that cannot be verified; those before it were.
 pub(crate) fn verify(
     core: &Core,
     run: &[&SealedShard],
@@ -52,75 +52,100 @@ pub(crate) fn verify(
     progress: &impl Progress,
 ) -> Result<Vec<Verdict>, VramError> {
     let mut verdicts = Vec::with_capacity(run.len());
-    if !progress.go_on()? {
-        return Ok(verdicts);
-    }
-    if let [shard] = run {
-        verdicts.push(verify::verify(core, shard, level)?);
-        progress.done(0);
-        return Ok(verdicts);
-    }
-    let entries = run.iter().map(|shard| core.resolve(shard));
-    let entries = entries.collect::<Result<Vec<_>, VramError>>()?;
-    // As other calls on several shards: two of them never wait for each other.
-    let mut order: Vec<_> = entries.iter().zip(run).collect();
-    order.sort_unstable_by(|(one, _), (other, _)| one.id.cmp(&other.id));
-    let mut passes = Vec::with_capacity(order.len());
-    for (entry, shard) in order {
-        passes.push(entry.gate.shared().map_err(|busy| in_use(entry, busy))?);
-        core.still_good(entry, shard)?;
-    }
-    let inside = entries.iter().map(|entry| Inside::new(entry, level));
-    let inside = inside.collect::<Result<Vec<_>, VramError>>()?;
-
-    let mut rest = &inside[..];
-    while let Some((first, _)) = rest.split_first() {
-        let (count, span) = first.neighbours(rest);
-        let (these, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
-        let lanes = span.filter(|_| count > 1);
-        // Other calls hold the staging memory: each shard needs less.
-        let lanes = lanes.and_then(|span| span.lanes(&first.view.gpu).ok());
-        let read = lanes.as_ref().map(|lanes| Read::new(core, these, lanes)).transpose()?;
-        let mut read = read;
-        for one in these {
-            if !progress.go_on()? {
-                return Ok(verdicts);
-            }
-            let verdict = match &mut read {
-                Some(read) => read.judge(core, one, level)?,
-                None => verify::verify_entry(core, one.entry, &one.view, level)?,
-            };
+    while let Some(rest) = run.get(verdicts.len()..).filter(|rest| !rest.is_empty()) {
+        let (these, _) = rest.split_at(neighbours(core, rest, level).clamp(1, rest.len()));
+        let known = verdicts.len();
+        let mut go_on = || progress.go_on();
+        let mut told = |verdict| {
             progress.done(verdicts.len());
             verdicts.push(verdict);
+        };
+        let together = these.len() > 1
+            && go_on()?
+            && verify_together(core, these, level, &mut go_on, &mut told)?;
+        if !together {
+            for shard in these {
+                if !go_on()? {
+                    break;
+                }
+                told(verify::verify(core, shard, level)?);
+            }
         }
-        rest = others;
+        if verdicts.len().saturating_sub(known) < these.len() {
+            break;
+        }
     }
     Ok(verdicts)
 }
 
-impl<'a> Inside<'a> {
-    fn new(entry: &'a Arc<Entry>, level: Verify) -> Result<Self, VramError> {
-        let view = entry.view()?;
-        let whole = matches!(level, Verify::Fingerprint | Verify::Segments | Verify::Full);
-        // Kernels look where the bytes lie.
-        let joins = whole && !view.range.is_empty() && view.kernels().is_none();
-        let span = if joins { entry.state().space().and_then(Span::of) } else { None };
-        Ok(Self { entry, view, span })
-    }
+/// Where a shard lies, and on which GPU, if it may be read together with its neighbours: the host looks
+/// at all of it, and it shares its memory.
+fn place_of(entry: &Entry) -> Option<(Arc<Gpu>, Span)> {
+    let state = entry.state();
+    let space = state.space().filter(|space| !space.range().is_empty())?;
+    let (gpu, span) = (Arc::clone(space.gpu()), Span::of(space)?);
+    drop(state);
+    // Kernels look where the bytes lie.
+    gpu.kernels().is_none().then_some((gpu, span))
+}
 
-    /// How many of these, of which it is the first, are read together, and where they lie.
-    fn neighbours(&self, these: &[Self]) -> (usize, Option<Span>) {
-        let (mut count, mut span) = (1_usize, self.span);
-        for next in these.iter().skip(1) {
-            let gpu = &self.view.gpu;
-            let wider = span.zip(next.span).and_then(|(span, next)| span.joined(next, gpu));
-            if wider.is_none() || !Arc::ptr_eq(&self.view.gpu, &next.view.gpu) {
-                break;
-            }
-            (count, span) = (count.saturating_add(1), wider);
-        }
-        (count, span)
+/// How many of these shards, from the first on, lie so that one copy takes them. It takes no gate: they
+/// may be elsewhere a moment later.
+fn neighbours(core: &Core, run: &[&SealedShard], level: Verify) -> usize {
+    if !matches!(level, Verify::Fingerprint | Verify::Segments | Verify::Full) {
+        return 1;
     }
+    let mut places = run.iter().map(|shard| place_of(&*core.registry.find(&shard.shard_id)?));
+    let Some(Some((gpu, mut span))) = places.next() else { return 1 };
+    let mut count = 1_usize;
+    for place in places {
+        let next = place.filter(|(other, _)| Arc::ptr_eq(&gpu, other));
+        let Some(wider) = next.and_then(|(_, next)| span.joined(next, &gpu)) else { break };
+        (count, span) = (count.saturating_add(1), wider);
+    }
+    count
+}
+
+/// Verifies neighbours by one copy, and returns whether it did; `false`, with nothing done, if one of them
+/// is not as it seemed, is in use, or there is no memory for all: each by itself says why, or waits.
+fn verify_together(
+    core: &Core,
+    these: &[&SealedShard],
+    level: Verify,
+    go_on: &mut impl FnMut() -> Result<bool, VramError>,
+    told: &mut impl FnMut(Verdict),
+) -> Result<bool, VramError> {
+    let Ok(entries) = these.iter().map(|shard| core.resolve(shard)).collect::<Result<Vec<_>, _>>()
+    else {
+        return Ok(false);
+    };
+    let mut inside = Vec::with_capacity(entries.len());
+    let mut whole: Option<Span> = None;
+    for (entry, shard) in entries.iter().zip(these) {
+        // Without waiting: who waits for one of them waits for no other.
+        let Ok(pass) = entry.gate.try_shared() else { return Ok(false) };
+        let place = place_of(entry).filter(|_| core.still_good(entry, shard).is_ok());
+        let (Some((gpu, span)), Ok(view)) = (place, entry.view()) else { return Ok(false) };
+        let first: Option<&Inside<'_>> = inside.first();
+        let same = first.is_none_or(|first| Arc::ptr_eq(&first.view.gpu, &view.gpu));
+        let wider = whole.map_or(Some(span), |whole| whole.joined(span, &gpu));
+        if !same || wider.is_none() {
+            return Ok(false);
+        }
+        whole = wider;
+        inside.push(Inside { entry, view, pass });
+    }
+    let gpu = inside.first().map(|first| Arc::clone(&first.view.gpu));
+    let lanes = gpu.as_ref().zip(whole).and_then(|(gpu, whole)| whole.try_lanes(gpu).ok());
+    let Some(lanes) = lanes else { return Ok(false) };
+    let mut read = Read::new(core, &inside, &lanes)?;
+    for (position, one) in inside.iter().enumerate() {
+        if position > 0 && !go_on()? {
+            break;
+        }
+        told(read.judge(core, one, level)?);
+    }
+    Ok(true)
 }
 
 /// Neighbours as they lay on the device. The buffer goes back, wiped, when this is dropped.

@@ -158,23 +158,21 @@ impl Gate {
         }
     }
 
-    /// Enters as a shared user if that is possible without waiting. A thread that already uses some
-    /// shard passes the queue, as in [`shared`](Self::shared).
+    /// Enters as a shared user if that is possible without waiting, and without passing the queue at a
+    /// gate that the calling thread is not inside already. Never waits, so a call that is inside many
+    /// gates at once holds nobody up who waits at one of them.
     ///
     /// # Errors
     ///
     /// [`Occupied::Own`] if the calling thread is exclusive here, [`Occupied::Exclusive`],
     /// [`Occupied::Queue`].
-    #[cfg_attr(not(test), allow(dead_code, reason = "the companion of `try_exclusive`"))]
     pub(crate) fn try_shared(&self) -> Result<SharedPass<'_>, Occupied> {
         let state = lock(&self.state);
         let held = self.held();
         match held.here {
             Some(Use::Exclusive) => Err(Occupied::Own),
             None if state.exclusive => Err(Occupied::Exclusive),
-            None if !held.anywhere && !state.queue.is_empty() => {
-                Err(Occupied::Queue(state.queue.len()))
-            }
+            None if !state.queue.is_empty() => Err(Occupied::Queue(state.queue.len())),
             Some(Use::Shared) | None => Ok(self.enter_shared(state)),
         }
     }

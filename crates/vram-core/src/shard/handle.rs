@@ -15,7 +15,8 @@ use crate::shard::{Entry, ShardCause, ShardState};
 ///
 /// It holds no pointer and no secret. Dropping it frees nothing: the manager owns the shard, and
 /// lists fresh handles. Clones stay valid when the shard moves. The public fields are for reading:
-/// a handle whose fields were changed is refused and changes nothing.
+/// a handle whose fields were changed is refused and changes nothing: as altered, or as stale, parked or freed
+/// if the shard itself is no longer as the handle says.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

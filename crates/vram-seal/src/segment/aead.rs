@@ -79,7 +79,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(key) = &mut self.key {
-            if let Some(zeros) = key_of_zeros(self.suite) {
+            if let Some(zeros) = key_of_zeros() {
                 key.clone_from(zeros);
             }
             black_box(&self.key);
@@ -96,20 +96,15 @@ fn prepared(suite: Suite, key: &[u8; 32]) -> Option<aead::LessSafeKey> {
     aead::UnboundKey::new(algorithm, key).ok().map(aead::LessSafeKey::new)
 }
 
-/// Prepared once: a copy of it takes a tenth of the time in which a key is prepared.
-fn key_of_zeros(suite: Suite) -> Option<&'static aead::LessSafeKey> {
-    static KEYS: [OnceLock<Option<aead::LessSafeKey>>; 2] = [const { OnceLock::new() }; 2];
-    let [aes, chacha] = &KEYS;
-    let kept = match suite {
-        Suite::Aes256Gcm => aes,
-        Suite::ChaCha20Poly1305 => chacha,
-    };
-    let kept = kept.get_or_init(|| {
-        // ring keeps one shape for all ciphers: what a short one leaves unset is what was on the stack.
+/// A key of AES, whose form is the longest and covers what a key of either suite left. Prepared once: a
+/// copy of it takes a tenth of the time in which a key is prepared.
+fn key_of_zeros() -> Option<&'static aead::LessSafeKey> {
+    static KEY: OnceLock<Option<aead::LessSafeKey>> = OnceLock::new();
+    if KEY.get().is_none() {
+        // What the form leaves unset stays as it was on the stack, for as long as the process lives.
         scrub_stack();
-        prepared(suite, &[0; 32])
-    });
-    kept.as_ref()
+    }
+    KEY.get_or_init(|| prepared(Suite::Aes256Gcm, &[0; 32])).as_ref()
 }
 
 /// The nonce of a segment: unique within its key, which is used only for this segment.

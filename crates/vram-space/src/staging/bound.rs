@@ -55,6 +55,8 @@ pub(crate) struct Wish {
     pub(crate) len: u64,
     pub(crate) least: u64,
     pub(crate) most: u64,
+    /// Whether the call waits while too little is left.
+    pub(crate) waits: bool,
 }
 
 /// A call's share of the staging memory.
@@ -106,6 +108,9 @@ impl StagingBound {
             return Err(refused(state.granted));
         }
         if !(state.queue.is_empty() && state.left(self.shared.max) >= needed) {
+            if !wish.waits {
+                return Err(refused(state.granted));
+            }
             state = self.wait(state, needed).map_err(refused)?;
         }
         let (share, evicted) = state.grant(self.shared.max, wish);
@@ -271,7 +276,7 @@ mod tests {
     }
 
     fn wish(gpu: u32, least: u64, most: u64) -> Wish {
-        Wish { gpu, len: LEN, least, most }
+        Wish { gpu, len: LEN, least, most, waits: true }
     }
 
     /// Makes all buffers of a share.
@@ -312,6 +317,19 @@ mod tests {
         assert_eq!(figures(&bound), [0, 3]);
         bound.clear(0);
         assert_eq!(figures(&bound), [0, 0]);
+    }
+
+    #[test]
+    fn a_call_that_does_not_wait_is_refused_at_once_and_passes_nobody() {
+        let bound = bound(4, LONG);
+        let hasty = |least| bound.take(Wish { waits: false, ..wish(0, least, least) }).map(|_| ());
+        bound.take(wish(0, 3, 3)).unwrap();
+        assert!(matches!(hasty(2), Err(SpaceError::Staging { .. })));
+        assert_eq!(figures(&bound), [3, 0], "nothing is left of it");
+        lock(&bound.shared.state).queue.push_back(7);
+        assert!(hasty(1).is_err(), "somebody waits for what is left");
+        lock(&bound.shared.state).queue.clear();
+        hasty(1).unwrap();
     }
 
     #[test]

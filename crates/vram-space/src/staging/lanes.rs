@@ -66,10 +66,23 @@ impl<'a> Lanes<'a> {
     /// [`SpaceError::Staging`] if nothing was left in time, or if the bound of the manager is less
     /// than one worker needs.
     pub fn take(gpu: &'a Gpu, wanted: Wanted) -> Result<Self, SpaceError> {
+        Self::take_if(gpu, wanted, true)
+    }
+
+    /// As [`take`](Self::take), at once or not at all: it neither waits nor stands in the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::Staging`] if nothing is left now.
+    pub fn try_take(gpu: &'a Gpu, wanted: Wanted) -> Result<Self, SpaceError> {
+        Self::take_if(gpu, wanted, false)
+    }
+
+    fn take_if(gpu: &'a Gpu, wanted: Wanted, waits: bool) -> Result<Self, SpaceError> {
         let Wanted { buffer_len, least, most, workers } = wanted;
         let (least, workers) = (least.max(1), workers.max(1));
         let all = u64::try_from(workers).unwrap_or(u64::MAX).saturating_mul(most.max(least));
-        let grant = gpu.pool.grant(buffer_len, least, all)?;
+        let grant = gpu.pool.grant(buffer_len, [least, all], waits)?;
         let fitting = grant.buffers().checked_div(least).unwrap_or(1).max(1);
         let workers = workers.min(usize::try_from(fitting).unwrap_or(usize::MAX));
         let each = u64::try_from(workers).ok().and_then(|count| grant.buffers().checked_div(count));

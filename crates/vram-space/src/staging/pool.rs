@@ -41,15 +41,20 @@ impl StagingPool {
     }
 
     /// Takes between `least` and `most` buffers of at least `len` bytes each; the length is rounded
-    /// up to a power of two.
+    /// up to a power of two. If not enough is left, it `waits`, or is refused at once.
     ///
     /// # Errors
     ///
     /// [`SpaceError::Staging`].
-    pub(crate) fn grant(&self, len: ByteLen, least: u64, most: u64) -> Result<Grant, SpaceError> {
+    pub(crate) fn grant(
+        &self,
+        len: ByteLen,
+        [least, most]: [u64; 2],
+        waits: bool,
+    ) -> Result<Grant, SpaceError> {
         let len = len.get().max(SMALLEST);
         let len = len.checked_next_power_of_two().unwrap_or(len);
-        let wish = Wish { gpu: self.gpu, len, least, most: most.max(least) };
+        let wish = Wish { gpu: self.gpu, len, least, most: most.max(least), waits };
         let Share { buffers, idle } = self.bound.take(wish)?;
         let (bound, gpu, idle_max) = (self.bound.clone(), self.gpu, self.idle_max);
         let (len, fresh) = (ByteLen::new(len), idle.len());
@@ -116,7 +121,7 @@ mod tests {
     fn a_buffer_that_a_call_used_is_wiped_before_another_call_has_it() {
         let all = ByteLen::MIB;
         let pool = StagingPool::new(StagingBound::new(all, Duration::ZERO), 0, all);
-        let mut grant = pool.grant(ByteLen::new(SMALLEST), 1, 1).unwrap();
+        let mut grant = pool.grant(ByteLen::new(SMALLEST), [1, 1], true).unwrap();
         let mut staging = Staging::unpinned(grant.len()).unwrap();
         staging.as_mut_slice().fill(7);
         grant.give(staging);
@@ -125,7 +130,7 @@ mod tests {
         mine.as_mut_slice().fill(9);
         grant.give(mine);
         drop(grant);
-        let mut next = pool.grant(ByteLen::new(SMALLEST), 1, 1).unwrap();
+        let mut next = pool.grant(ByteLen::new(SMALLEST), [1, 1], true).unwrap();
         assert!(next.idle().unwrap().as_slice().iter().all(|byte| *byte == 0));
     }
 }

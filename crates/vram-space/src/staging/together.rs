@@ -57,7 +57,20 @@ impl Span {
     ///
     /// [`SpaceError::Staging`]: other calls hold too much of the staging memory.
     pub fn lanes(self, gpu: &Gpu) -> Result<Lanes<'_>, SpaceError> {
-        Lanes::take(gpu, Wanted { buffer_len: self.len(), least: 1, most: 1, workers: 1 })
+        Lanes::take(gpu, self.wanted())
+    }
+
+    /// As [`lanes`](Self::lanes), at once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::Staging`].
+    pub fn try_lanes(self, gpu: &Gpu) -> Result<Lanes<'_>, SpaceError> {
+        Lanes::try_take(gpu, self.wanted())
+    }
+
+    const fn wanted(self) -> Wanted {
+        Wanted { buffer_len: self.len(), least: 1, most: 1, workers: 1 }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Small shards that are verified together: each has the verdict that it has alone.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use vram_gpu::fault::{Action, FaultPlan, Op};
 use vram_residency::{
     ByteLen, CancelToken, Checked, Limits, MemoryMode, ModelHandle, Protection, SealedShard,
-    Verdict, Verify, VramError,
+    Threads, Verdict, Verify, VramError,
 };
 use vram_test_rigs::{Dice, Rig, devices, setting};
 
@@ -123,8 +125,16 @@ fn one_of_many_that_is_gone_is_named_and_holds_nothing_up() {
     let model = small(&rig, 100);
     let gone = &model.pieces[57].shard;
     rig.manager.free_shard(gone).unwrap();
+    let (first, last) = (&model.pieces[0].shard, &model.pieces[56].shard);
+    for shard in [first, last] {
+        rig.flip(0, offset(&rig, shard), 0);
+    }
     let refused = rig.manager.verify_model(&model, Verify::Segments).unwrap_err();
     assert!(matches!(&refused, VramError::ShardFreed { shard } if *shard == gone.shard_id));
+    for shard in [first, last] {
+        let read = rig.manager.unseal_model(shard);
+        assert!(matches!(read, Err(VramError::Quarantined { .. })), "those before it were found");
+    }
     let token = CancelToken::new();
     token.cancel();
     let stopped = rig.manager.verify_model_until(&model, Verify::Segments, &token).unwrap_err();
@@ -132,6 +142,52 @@ fn one_of_many_that_is_gone_is_named_and_holds_nothing_up() {
     for piece in model.pieces.iter().filter(|piece| piece.shard.shard_id != gone.shard_id) {
         rig.manager.free_shard(&piece.shard).unwrap();
     }
+    rig.settle(true);
+}
+
+/// P165: what is read together follows from where the shards lie: not from what a changed handle of the
+/// model says, which names a shard twice, shards of two GPUs in turns, and lengths that are none.
+#[test]
+fn a_model_handle_that_was_changed_is_verified_shard_by_shard() {
+    let devices = devices(&[1 << 20, 1 << 20], &FaultPlan::new(1));
+    let rig = Rig::over(devices, MemoryMode::Region, |builder| builder);
+    let mut model = small(&rig, 40);
+    for piece in model.pieces.iter_mut().skip(1).step_by(2) {
+        piece.shard = rig.manager.migrate_shard(&piece.shard, 1).unwrap();
+    }
+    for piece in &mut model.pieces {
+        piece.piece.len = ByteLen::ZERO;
+    }
+    let twice = model.pieces[4].clone();
+    model.pieces.insert(5, twice);
+    let verdict = rig.manager.verify_model(&model, Verify::Full).unwrap();
+    assert!(verdict.sound && verdict.shards.len() == 41);
+    for (verdict, shard) in verdict.shards.iter().zip(model.shards()) {
+        assert_eq!((&verdict.shard_id, verdict.checked_bytes.get()), (&shard.shard_id, 4096));
+    }
+    rig.settle(true);
+}
+
+/// P165: threads that verify a model over and over hold nobody up who wants one of its shards alone.
+#[test]
+fn a_shard_of_a_model_that_is_verified_all_the_time_is_freed_within_its_time() {
+    let rig = rig(MemoryMode::Region);
+    let model = small(&rig, 64);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let done = rig.manager.verify_model(&model, Verify::Segments);
+                    assert!(!matches!(done, Err(VramError::InUse { .. })), "{done:?}");
+                }
+            });
+        }
+        for piece in model.pieces.iter().skip(1) {
+            rig.manager.free_shard(&piece.shard).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
     rig.settle(true);
 }
 
@@ -145,7 +201,7 @@ fn what_is_read_at_once_keeps_to_the_staging_memory_of_a_call() {
             .staging_total(ByteLen::new(staging));
         let rig =
             Rig::over(devices(&[1 << 20], &FaultPlan::new(1)), MemoryMode::Region, |builder| {
-                builder.limits(limits)
+                builder.limits(limits).threads(Threads::exactly(2))
             });
         let model = small(&rig, 64);
         let before = reads(&rig);

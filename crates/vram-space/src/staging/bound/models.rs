@@ -11,7 +11,7 @@ const MAX: u64 = 3 * LEN;
 
 /// Takes a share, works, and gives it back. With patience until the end of time it is never refused.
 fn call(bound: &StagingBound, least: u64) {
-    let share = bound.take(Wish { gpu: 0, len: LEN, least, most: least }).unwrap();
+    let share = bound.take(Wish { gpu: 0, len: LEN, least, most: least, waits: true }).unwrap();
     let check = || {
         let (granted, idle) = bound.taken();
         assert!(granted.get() + idle.get() <= MAX, "{granted} and {idle} of {MAX}");
@@ -44,7 +44,7 @@ fn shuttle_a_call_that_runs_out_of_patience_lets_the_next_one_through() {
         let threads = [3, 2, 1].map(|least| {
             let bound = bound.clone();
             spawn(move || {
-                let wish = Wish { gpu: 0, len: LEN, least, most: least };
+                let wish = Wish { gpu: 0, len: LEN, least, most: least, waits: true };
                 if let Ok(share) = bound.take(wish) {
                     yield_now();
                     bound.give(0, share.buffers * LEN, share.idle, ByteLen::ZERO);
