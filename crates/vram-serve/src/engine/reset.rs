@@ -104,12 +104,19 @@ impl Engine {
     /// The resident models of which a part lies on this device.
     fn models_on(&self, gpu: u32) -> Vec<(String, ModelHandle)> {
         self.collect_evicted();
+        let mut there = self.resident_models();
+        there.retain(|(_, model)| lies_on(model, gpu));
+        there
+    }
+
+    /// The models whose slots say that they are resident.
+    fn resident_models(&self) -> Vec<(String, ModelHandle)> {
         let slots = self.slots();
         let resident = slots.iter().filter_map(|(name, slot)| match &slot.state {
             State::Resident(model) => Some((name.clone(), model.clone())),
             State::Absent | State::Parked(_) | State::Busy { .. } => None,
         });
-        resident.filter(|(_, model)| model.shards().any(|one| one.gpu_index == gpu)).collect()
+        resident.collect()
     }
 
     /// The models that came to a device while it was reset. Calls that bring one there now look
@@ -118,7 +125,13 @@ impl Engine {
         let slots = self.slots();
         self.resets.fetch_add(1, Ordering::SeqCst);
         drop(slots);
-        let there = self.models_on(gpu).into_iter();
+        self.collect_evicted();
+        // A call whose model the reset took before it asked for fresh handles has got some that name no
+        // device.
+        let there = self.resident_models().into_iter().filter(|(_, model)| {
+            lies_on(model, gpu)
+                || matches!(self.manager.refresh_model(model), Err(VramError::ShardFreed { .. }))
+        });
         there
             .filter_map(|(name, model)| Some((self.turn(&name, "resetting").ok()?, name, model)))
             .collect()
@@ -159,7 +172,8 @@ impl Engine {
     /// several, or that finds no room there, as its configuration says.
     fn load_again(&self, name: &str, model: &ModelHandle) -> Result<(), Problem> {
         let gpus: BTreeSet<u32> = model.shards().map(|shard| shard.gpu_index).collect();
-        let place = gpus.first().copied().filter(|_| gpus.len() == 1);
+        let is_device = |gpu: &u32| *gpu < self.manager.gpu_count();
+        let place = gpus.first().copied().filter(|_| gpus.len() == 1).filter(is_device);
         let wanted = self.slots().get(name).and_then(|slot| slot.config.gpu);
         let there = LoadRequest { gpu: place, ..LoadRequest::default() };
         let mut loaded = self.load_again_as(name, &there);
@@ -198,4 +212,9 @@ fn is_same(before: &ModelHandle, after: &ModelHandle) -> bool {
         model.pieces.iter().map(one).collect::<BTreeSet<_>>()
     };
     pieces(before) == pieces(after)
+}
+
+/// Whether the handle of a shard names this device.
+fn lies_on(model: &ModelHandle, gpu: u32) -> bool {
+    model.shards().any(|one| one.gpu_index == gpu)
 }
