@@ -48,6 +48,13 @@ pub enum Verify {
     Full,
 }
 
+impl Verify {
+    /// Whether every byte is looked at.
+    pub(crate) const fn is_of_all(self) -> bool {
+        matches!(self, Self::Fingerprint | Self::Segments | Self::Full)
+    }
+}
+
 /// The result of a verification. It is valid for the moment of the check only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -172,7 +179,7 @@ impl Found {
         let at = core.clock.now();
         let (sound, known) = entry.change(|state, told| {
             let sound = state.quarantine.is_none();
-            if sound && matches!(level, Verify::Fingerprint | Verify::Segments | Verify::Full) {
+            if sound && level.is_of_all() {
                 state.ages.verified(Check { began, by: checked });
             }
             if sound && level != Verify::Record {

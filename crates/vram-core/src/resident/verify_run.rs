@@ -92,7 +92,7 @@ fn place_of(entry: &Entry) -> Option<(Arc<Gpu>, Span)> {
 /// How many of these shards, from the first on, lie so that one copy takes them. It takes no gate: they
 /// may be elsewhere a moment later.
 fn neighbours(core: &Core, run: &[&SealedShard], level: Verify) -> usize {
-    if !matches!(level, Verify::Fingerprint | Verify::Segments | Verify::Full) {
+    if !level.is_of_all() {
         return 1;
     }
     let mut places = run.iter().map(|shard| place_of(&*core.registry.find(&shard.shard_id)?));

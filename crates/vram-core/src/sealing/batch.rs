@@ -28,7 +28,7 @@ use crate::shard::{Check, Counted, KeyUse, Moment, View};
 use crate::transfer::convert::part;
 use crate::transfer::walk::send;
 use crate::transfer::write::needs_digest_first;
-use crate::transfer::{Pass, ReadBack, SourceFeed, Window, Windows, kernels};
+use crate::transfer::{Pass, ReadBack, SourceFeed, Windows, kernels};
 
 /// A shard of a batch: what is asked for, its place, and its source.
 pub(crate) struct Member<'a> {
@@ -143,13 +143,11 @@ impl<'a> Begun<'a> {
     }
 
     fn finish(self, core: &Core) -> Result<Written<'a>, VramError> {
-        let Self { mut member, params, collector, key_use, windows, read_back, arming } = self;
+        let Self { mut member, params, collector, key_use, read_back, arming, .. } = self;
         let check = |found| member.feed.check_digest(None, found);
         let seal = seal::finish(core, params, collector, key_use, arming, &check)?;
         let view = View::of(&mut member.space, Arc::new(seal))?;
-        // `joins` has seen that there is one.
-        let window = windows.get(0).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
-        Ok(Written { member, view, window, read_back, verified: None })
+        Ok(Written { member, view, read_back, verified: None })
     }
 }
 
@@ -157,7 +155,6 @@ impl<'a> Begun<'a> {
 struct Written<'a> {
     member: Member<'a>,
     view: View,
-    window: Window,
     read_back: ReadBack,
     verified: Option<Check>,
 }
@@ -242,7 +239,7 @@ fn check(
     let mut look = |number: usize, one: &mut Written<'_>| {
         let bytes = part(staging.as_mut_slice(), whole.len()).map_err(at(number))?;
         let own = place_in(bytes, whole, &one.member.space).map_err(at(number))?;
-        let checked = one.view.read_back_from(one.read_back, &one.window, own);
+        let checked = one.view.read_back_from(one.read_back, own);
         one.found(began, checked.map_err(at(number))?);
         Ok(())
     };

@@ -6,9 +6,8 @@ use vram_space::Gpu;
 use crate::error::VramError;
 use crate::shard::seal::prints::Arming;
 use crate::shard::{Seal, View};
+use crate::transfer::Selection;
 use crate::transfer::kernels::Looked;
-use crate::transfer::walk::is_altered;
-use crate::transfer::{Selection, Window};
 
 /// How much of a shard is read back from the device before it counts as resident.
 ///
@@ -70,18 +69,10 @@ impl View {
     pub(crate) fn read_back_from(
         &self,
         policy: ReadBack,
-        window: &Window,
         bytes: &mut [u8],
     ) -> Result<Option<Checked>, VramError> {
         let Some((_all, full)) = self.to_read_back(policy) else { return Ok(None) };
-        let opener = &self.seal.opener;
-        let mut altered = Vec::new();
-        window.each(opener.layout(), bytes, |segment, bytes| {
-            if is_altered(opener.open_segment(segment, bytes))? {
-                altered.push(segment);
-            }
-            Ok::<_, VramError>(())
-        })?;
+        let (altered, _differs) = self.altered_in(bytes, false)?;
         self.kept(Looked { altered, checked: Checked::BY_HOST }, full)
     }
 

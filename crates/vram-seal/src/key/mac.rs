@@ -4,7 +4,6 @@ use core::fmt;
 use core::hint::black_box;
 
 use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::key::id::KeyError;
 use crate::key::secret::Secret;
@@ -75,9 +74,7 @@ impl MarkKey {
     ///
     /// [`KeyError::Random`] if that source fails.
     pub fn random() -> Result<Self, KeyError> {
-        let mut bytes = Secret::zeros();
-        SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
-        Ok(Self(bytes))
+        Secret::random().map(Self)
     }
 
     /// The mark of a statement. The caller must use a fixed layout. It takes the least time for up to 64

@@ -3,7 +3,6 @@
 use core::fmt;
 use std::sync::Arc;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::hex;
@@ -50,9 +49,7 @@ impl SealKey {
     ///
     /// [`KeyError::Random`] if that source fails.
     pub fn random() -> Result<Self, KeyError> {
-        let mut bytes = Secret::zeros();
-        SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
-        Ok(Self::from_secret(bytes))
+        Secret::random().map(Self::from_secret)
     }
 
     /// Reads exactly 64 hexadecimal digits, of either case.

@@ -2,7 +2,10 @@
 
 use core::ops::{Deref, DerefMut};
 
+use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroize;
+
+use crate::key::id::KeyError;
 
 /// Wiped when dropped, and in one heap allocation, so that moving it leaves no copy behind.
 pub(crate) struct Secret(Box<[u8; 32]>);
@@ -10,6 +13,17 @@ pub(crate) struct Secret(Box<[u8; 32]>);
 impl Secret {
     pub(crate) fn zeros() -> Self {
         Self(Box::new([0; 32]))
+    }
+
+    /// From the operating system's random source.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Random`] if that source fails.
+    pub(crate) fn random() -> Result<Self, KeyError> {
+        let mut secret = Self::zeros();
+        SystemRandom::new().fill(secret.as_mut_slice()).map_err(|_| KeyError::Random)?;
+        Ok(secret)
     }
 
     /// Copies bytes into the allocation, with no copy on the stack.

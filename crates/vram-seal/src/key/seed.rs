@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroize;
 
 use crate::key::id::KeyError;
@@ -19,9 +18,7 @@ impl Seed {
     ///
     /// [`KeyError::Random`] if that source fails.
     pub fn random() -> Result<Self, KeyError> {
-        let mut bytes = Secret::zeros();
-        SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
-        Ok(Self(bytes))
+        Secret::random().map(Self)
     }
 
     /// Fills `material` with bytes that follow from the seed alone: the output of BLAKE3's
